@@ -1,0 +1,129 @@
+#include "core/autograd/variable.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "core/autograd/node.h"
+
+namespace carousel {
+namespace {
+
+thread_local bool grad_mode = true;
+std::atomic<std::uint64_t> next_sequence{0};
+
+}  // namespace
+
+Variable::Variable(Tensor value) : state_(std::make_shared<State>()) {
+  CAROUSEL_CHECK(value.defined(), "a variable needs a value");
+  state_->value = std::move(value);
+}
+
+Variable Variable::leaf(Tensor value, Tensor grad) {
+  CAROUSEL_CHECK(grad.defined() && grad.shape() == value.shape() &&
+                     grad.dtype() == accumulation_dtype(value.dtype()) &&
+                     grad.device() == value.device(),
+                 "the gradient buffer of a parameter {} is {}", describe(value), describe(grad));
+  Variable v(std::move(value));
+  v.state_->grad = std::move(grad);
+  return v;
+}
+
+const Tensor& Variable::value() const {
+  CAROUSEL_CHECK(defined(), "value() of an undefined variable");
+  return state_->value;
+}
+
+bool Variable::requires_grad() const {
+  return defined() && (state_->grad.defined() || state_->producer != nullptr);
+}
+
+const Tensor& Variable::grad() const {
+  CAROUSEL_CHECK(defined(), "grad() of an undefined variable");
+  return state_->grad;
+}
+
+Node::~Node() {
+  // Take the chain of producers apart one by one: the recursion of the default destructor would
+  // overflow the stack on long tapes.
+  std::vector<std::shared_ptr<Node>> pending;
+  const auto take = [&pending](std::vector<Edge>& edges) {
+    for (Edge& e : edges) {
+      if (e.producer != nullptr) pending.push_back(std::move(e.producer));
+    }
+  };
+  take(inputs);
+  while (!pending.empty()) {
+    const std::shared_ptr<Node> node = std::move(pending.back());
+    pending.pop_back();
+    if (node.use_count() == 1) take(node->inputs);
+  }
+}
+
+Node::Edge Node::edge_to(const Variable& v) {
+  Edge edge;
+  if (!v.defined()) return edge;
+  edge.producer = v.state_->producer;
+  edge.output = v.state_->output;
+  edge.leaf_grad = v.state_->grad;
+  edge.meta = {v.shape(), v.dtype(), v.device()};
+  return edge;
+}
+
+bool grad_enabled() { return grad_mode; }
+
+GradMode::GradMode(bool enabled) : previous_(grad_mode) { grad_mode = enabled; }
+GradMode::~GradMode() { grad_mode = previous_; }
+
+bool will_record(std::initializer_list<const Variable*> inputs) {
+  return grad_mode &&
+         std::ranges::any_of(inputs, [](const Variable* v) { return v->requires_grad(); });
+}
+
+std::vector<Variable> record_outputs(const std::shared_ptr<Node>& node,
+                                     std::vector<Tensor> outputs) {
+  std::vector<Variable> results;
+  results.reserve(outputs.size());
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].defined()) {
+      results.emplace_back();
+      if (node != nullptr) node->outputs.emplace_back();
+      continue;
+    }
+    Variable v(std::move(outputs[i]));
+    if (node != nullptr) {
+      node->outputs.push_back({v.shape(), v.dtype(), v.device()});
+      v.state_->producer = node;
+      v.state_->output = static_cast<int>(i);
+    }
+    results.push_back(std::move(v));
+  }
+  return results;
+}
+
+std::vector<Variable> record(const char* name, std::vector<Tensor> outputs,
+                             std::vector<Variable> inputs, std::vector<Tensor> saved,
+                             BackwardFunction backward) {
+  std::shared_ptr<Node> node;
+  if (grad_mode && std::ranges::any_of(inputs, &Variable::requires_grad)) {
+    node = std::make_shared<Node>(name, next_sequence++);
+    node->inputs.reserve(inputs.size());
+    for (const Variable& v : inputs) node->inputs.push_back(Node::edge_to(v));
+    node->saved.reserve(saved.size());
+    for (Tensor& t : saved) {
+      const std::uint64_t version = t.defined() ? t.version() : 0;
+      node->saved.push_back({std::move(t), version});
+    }
+    node->backward = std::move(backward);
+  }
+  return record_outputs(node, std::move(outputs));
+}
+
+Variable record(const char* name, Tensor output, std::vector<Variable> inputs,
+                std::vector<Tensor> saved, BackwardFunction backward) {
+  std::vector<Tensor> outputs;
+  outputs.push_back(std::move(output));
+  return record(name, std::move(outputs), std::move(inputs), std::move(saved), std::move(backward))
+      .front();
+}
+
+}  // namespace carousel

@@ -1,0 +1,22 @@
+#include <omp.h>
+
+#include "core/base/error.h"
+#include "core/base/parallel.h"
+
+namespace carousel {
+
+int num_threads() { return omp_get_max_threads(); }
+
+void set_num_threads(int n) {
+  if (n < 1) throw UsageError("threads must be at least 1, got {}", n);
+  omp_set_num_threads(n);
+}
+
+bool in_parallel() { return omp_in_parallel() != 0; }
+
+void detail::run_on_threads(int threads, const std::function<void(int)>& body) {
+#pragma omp parallel num_threads(threads)
+  body(omp_get_thread_num());
+}
+
+}  // namespace carousel

@@ -1,0 +1,47 @@
+// Devices and the small interface that a backend implements for floor 1: memory and copies.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace carousel {
+
+enum class DeviceType : std::uint8_t { kCpu, kCuda };
+inline constexpr int kNumDeviceTypes = 2;
+
+struct Device {
+  DeviceType type = DeviceType::kCpu;
+  int index = 0;
+  bool operator==(const Device&) const = default;
+};
+
+inline constexpr Device kCpu{DeviceType::kCpu, 0};
+
+/// "cpu" or "cuda:1".
+std::string to_string(Device device);
+
+/// Memory and copies on one kind of device. All work is ordered on the device's compute stream;
+/// the CPU's is the calling thread.
+class DeviceBackend {
+ public:
+  virtual ~DeviceBackend() = default;
+  /// Returns nullptr if memory is exhausted; at least 256-byte aligned otherwise.
+  virtual void* allocate(Device device, std::size_t bytes) = 0;
+  virtual void release(Device device, void* pointer, std::size_t bytes) = 0;
+  /// Device to device; asynchronous where the device is.
+  virtual void copy(Device device, void* to, const void* from, std::size_t bytes) = 0;
+  /// Host to device and back; returns when the host buffer may be reused.
+  virtual void copy_from_host(Device device, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void copy_to_host(Device device, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void fill_bytes(Device device, void* to, int byte, std::size_t bytes) = 0;
+  virtual void synchronize(Device device) = 0;
+};
+
+/// The backend of a device type. Throws UsageError if this build or machine has none.
+DeviceBackend& backend_for(DeviceType type);
+/// Installs a backend (the CPU's is always there); called once, by register_cuda_kernels().
+void register_backend(DeviceType type, DeviceBackend* backend);
+bool has_backend(DeviceType type);
+
+}  // namespace carousel
