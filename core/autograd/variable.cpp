@@ -9,6 +9,7 @@ namespace carousel {
 namespace {
 
 thread_local bool grad_mode = true;
+thread_local OpObserver::Callback observer;
 std::atomic<std::uint64_t> next_sequence{0};
 
 }  // namespace
@@ -74,6 +75,12 @@ bool grad_enabled() { return grad_mode; }
 GradMode::GradMode(bool enabled) : previous_(grad_mode) { grad_mode = enabled; }
 GradMode::~GradMode() { grad_mode = previous_; }
 
+OpObserver::OpObserver(Callback callback) {
+  CAROUSEL_CHECK(!observer, "op observers do not nest");
+  observer = std::move(callback);
+}
+OpObserver::~OpObserver() { observer = nullptr; }
+
 bool will_record(std::initializer_list<const Variable*> inputs) {
   return grad_mode &&
          std::ranges::any_of(inputs, [](const Variable* v) { return v->requires_grad(); });
@@ -103,6 +110,7 @@ std::vector<Variable> record_outputs(const std::shared_ptr<Node>& node,
 std::vector<Variable> record(const char* name, std::vector<Tensor> outputs,
                              std::vector<Variable> inputs, std::vector<Tensor> saved,
                              BackwardFunction backward) {
+  if (observer) observer(name, outputs);
   std::shared_ptr<Node> node;
   if (grad_mode && std::ranges::any_of(inputs, &Variable::requires_grad)) {
     node = std::make_shared<Node>(name, next_sequence++);

@@ -85,6 +85,17 @@ std::vector<Variable> record(const char* name, std::vector<Tensor> outputs,
 Variable record(const char* name, Tensor output, std::vector<Variable> inputs,
                 std::vector<Tensor> saved, BackwardFunction backward);
 
+/// Watches the results of all ops in this thread while it lives, recorded or not: for diagnosis
+/// (which tensor first became infinite?) and for comparing devices. Not nested.
+class OpObserver {
+ public:
+  using Callback = std::function<void(const char* op, const std::vector<Tensor>& outputs)>;
+  explicit OpObserver(Callback callback);
+  ~OpObserver();
+  OpObserver(const OpObserver&) = delete;
+  OpObserver& operator=(const OpObserver&) = delete;
+};
+
 /// True if record() would record: ops may skip computing what only the backward needs.
 bool will_record(std::initializer_list<const Variable*> inputs);
 bool grad_enabled();

@@ -5,5 +5,6 @@ namespace carousel::cpu {
 
 void register_elementwise();
 void register_matmul();
+void register_optimizer();
 
 }  // namespace carousel::cpu

@@ -7,6 +7,7 @@ namespace carousel {
 void register_cpu_kernels() {
   cpu::register_elementwise();
   cpu::register_matmul();
+  cpu::register_optimizer();
 }
 
 }  // namespace carousel

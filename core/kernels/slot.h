@@ -21,8 +21,9 @@ class KernelSlot {
 
   void set(DeviceType type, Function f) { functions_[static_cast<std::size_t>(type)] = f; }
 
-  /// Runs the kernel of `device`, asynchronously where the device is.
+  /// Runs the kernel of `device`, asynchronously where the device is; does nothing on meta.
   void operator()(Device device, const Args& args) const {
+    if (device.type == DeviceType::kMeta) return;
     const Function f = functions_[static_cast<std::size_t>(device.type)];
     CAROUSEL_CHECK(f != nullptr, "no kernel {} for {}; was register_cpu_kernels() called?", name_,
                    to_string(device));

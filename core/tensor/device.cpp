@@ -38,16 +38,31 @@ class CpuBackend final : public DeviceBackend {
   void synchronize(Device) override {}
 };
 
+class MetaBackend final : public DeviceBackend {
+ public:
+  void* allocate(Device, std::size_t) override { return this; }  // any address but nullptr
+  void release(Device, void*, std::size_t) override {}
+  void copy(Device, void*, const void*, std::size_t) override {}
+  void copy_from_host(Device, void*, const void*, std::size_t) override {}
+  void copy_to_host(Device, void* to, const void*, std::size_t bytes) override {
+    if (bytes > 0) std::memset(to, 0, bytes);
+  }
+  void fill_bytes(Device, void*, int, std::size_t) override {}
+  void synchronize(Device) override {}
+};
+
 std::array<DeviceBackend*, kNumDeviceTypes>& backends() {
   static CpuBackend cpu;
-  static std::array<DeviceBackend*, kNumDeviceTypes> all{&cpu, nullptr};
+  static MetaBackend meta;
+  static std::array<DeviceBackend*, kNumDeviceTypes> all{&cpu, nullptr, &meta};
   return all;
 }
 
 }  // namespace
 
 std::string to_string(Device device) {
-  return device.type == DeviceType::kCpu ? "cpu" : fmt::format("cuda:{}", device.index);
+  if (device.type == DeviceType::kCuda) return fmt::format("cuda:{}", device.index);
+  return device.type == DeviceType::kCpu ? "cpu" : "meta";
 }
 
 DeviceBackend& backend_for(DeviceType type) {

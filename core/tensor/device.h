@@ -7,8 +7,10 @@
 
 namespace carousel {
 
-enum class DeviceType : std::uint8_t { kCpu, kCuda };
-inline constexpr int kNumDeviceTypes = 2;
+/// kMeta has no memory and runs no kernel: allocations are counted, reads give zeros. A training
+/// step on it shows what a real one would allocate (`carousel plan`).
+enum class DeviceType : std::uint8_t { kCpu, kCuda, kMeta };
+inline constexpr int kNumDeviceTypes = 3;
 
 struct Device {
   DeviceType type = DeviceType::kCpu;
@@ -17,8 +19,9 @@ struct Device {
 };
 
 inline constexpr Device kCpu{DeviceType::kCpu, 0};
+inline constexpr Device kMeta{DeviceType::kMeta, 0};
 
-/// "cpu" or "cuda:1".
+/// "cpu", "cuda:1" or "meta".
 std::string to_string(Device device);
 
 /// Memory and copies on one kind of device. All work is ordered on the device's compute stream;
@@ -40,7 +43,7 @@ class DeviceBackend {
 
 /// The backend of a device type. Throws UsageError if this build or machine has none.
 DeviceBackend& backend_for(DeviceType type);
-/// Installs a backend (the CPU's is always there); called once, by register_cuda_kernels().
+/// Installs a backend (the CPU's and meta's are always there); called once, by register_cuda_kernels().
 void register_backend(DeviceType type, DeviceBackend* backend);
 bool has_backend(DeviceType type);
 

@@ -83,6 +83,15 @@ TEST(Engine, FreesSavedTensorsAsItGoes) {
   EXPECT_EQ(memory_stats(kCpu).total_used, before + 256 * 64 * sizeof(float));  // dy alone
 }
 
+TEST(Engine, ObserverSeesEveryOpInOrder) {
+  std::vector<std::string> seen;
+  const OpObserver observer(
+      [&](const char* op, const std::vector<Tensor>&) { seen.emplace_back(op); });
+  const Variable x(random_normal<float>({2}, 1));
+  add(scaled(x, 2.0), x);
+  EXPECT_EQ(seen, (std::vector<std::string>{"scale", "add"}));
+}
+
 TEST(Recompute, GivesTheSameGradientsWithTheSameDropout) {
   const Tensor x0 = random_normal<float>({5, 4}, 1);
   const Tensor w0 = random_normal<float>({4, 4}, 2);

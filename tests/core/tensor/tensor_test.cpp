@@ -85,5 +85,12 @@ TEST(Allocator, OutOfMemoryNamesSizeAndRole) {
   }
 }
 
+TEST(Meta, CountsAllocationsWithoutMemory) {
+  const auto before = memory_stats(kMeta).total_used;
+  const Tensor t = Tensor::zeros({1ll << 40}, DType::kF32, kMeta);
+  EXPECT_EQ(memory_stats(kMeta).total_used - before, std::size_t{4} << 40);
+  EXPECT_EQ(t.range(7, {}).item(), 0.0);
+}
+
 }  // namespace
 }  // namespace carousel

@@ -1,0 +1,85 @@
+#include "core/kernels/optimizer.h"
+
+#include <cmath>
+#include <vector>
+
+#include "core/base/parallel.h"
+#include "core/cpu/dispatch.h"
+#include "core/cpu/kernels.h"
+
+namespace carousel::cpu {
+namespace {
+
+// Fixed blocks, each summed by one thread, then added in order: the result does not depend on the
+// number of threads.
+constexpr std::int64_t kSumBlock = 1 << 14;
+
+void sum_of_squares_kernel(const SumOfSquaresArgs& args) {
+  dispatch_floating("sum_of_squares", args.x.dtype(), [&]<class T>() {
+    const T* x = args.x.data<T>();
+    const std::int64_t n = args.x.numel();
+    const std::int64_t blocks = (n + kSumBlock - 1) / kSumBlock;
+    std::vector<double> partial(static_cast<std::size_t>(blocks));
+    parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t b = begin; b < end; ++b) {
+        double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t i = b * kSumBlock; i < std::min(n, (b + 1) * kSumBlock); ++i) {
+          const auto value = static_cast<double>(static_cast<compute_t<T>>(x[i]));
+          sum += value * value;
+        }
+        partial[static_cast<std::size_t>(b)] = sum;
+      }
+    });
+    double total = 0.0;
+    for (const double p : partial) total += p;
+    *args.out.data<double>() = total;
+  });
+}
+
+void adamw_kernel(const AdamWArgs& args) {
+  float* master = args.master.data<float>();
+  const float* grad = args.grad.data<float>();
+  float* m = args.m.data<float>();
+  float* v = args.v.data<float>();
+  bfloat16* compute = args.compute.data_or_null<bfloat16>();
+  const double norm = std::sqrt(*args.grad_norm2.data<double>());
+  if (!std::isfinite(norm)) return;
+  const auto scale =
+      static_cast<float>(args.clip > 0 ? std::min(1.0, args.clip / (norm + 1e-6)) : 1.0);
+  const auto t = static_cast<double>(args.step);
+  const auto step_size = static_cast<float>(args.lr / (1.0 - std::pow(args.beta1, t)));
+  const auto v_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(args.beta2, t)));
+  const auto beta1 = static_cast<float>(args.beta1);
+  const auto beta2 = static_cast<float>(args.beta2);
+  const auto one_minus_beta1 = static_cast<float>(1.0 - args.beta1);
+  const auto one_minus_beta2 = static_cast<float>(1.0 - args.beta2);
+  const auto eps = static_cast<float>(args.eps);
+  for (const AdamWSegment& s : args.segments) {
+    const auto keep = static_cast<float>(1.0 - args.lr * s.weight_decay);
+    parallel_for(s.end - s.begin, kElementwiseGrain, [&](std::int64_t from, std::int64_t to) {
+#pragma omp simd
+      for (std::int64_t i = s.begin + from; i < s.begin + to; ++i) {
+        const float g = scale * grad[i];
+        m[i] = beta1 * m[i] + one_minus_beta1 * g;
+        v[i] = beta2 * v[i] + one_minus_beta2 * g * g;
+        master[i] = keep * master[i] - step_size * m[i] / (std::sqrt(v[i]) * v_scale + eps);
+      }
+      if (compute != nullptr) {
+#pragma omp simd
+        for (std::int64_t i = s.begin + from; i < s.begin + to; ++i) {
+          compute[i] = bfloat16(master[i]);
+        }
+      }
+    });
+  }
+}
+
+}  // namespace
+
+void register_optimizer() {
+  sum_of_squares.set(DeviceType::kCpu, sum_of_squares_kernel);
+  adamw.set(DeviceType::kCpu, adamw_kernel);
+}
+
+}  // namespace carousel::cpu
