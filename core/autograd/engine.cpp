@@ -25,12 +25,12 @@ struct Task {
 using Queue = std::map<const Node*, Task, Newest>;
 
 void check_gradient(const char* name, const TensorMeta& meta, const Tensor& gradient) {
-  CAROUSEL_CHECK(gradient.defined() && gradient.shape() == meta.shape &&
-                     (gradient.dtype() == meta.dtype ||
-                      gradient.dtype() == accumulation_dtype(meta.dtype)) &&
-                     gradient.device() == meta.device,
-                 "[{}] gradient {} for a variable {} {}", name, describe(gradient),
-                 name_of(meta.dtype), meta.shape);
+  CAROUSEL_CHECK(
+      gradient.defined() && gradient.shape() == meta.shape &&
+          (gradient.dtype() == meta.dtype || gradient.dtype() == accumulation_dtype(meta.dtype)) &&
+          gradient.device() == meta.device,
+      "[{}] gradient {} for a variable {} {}", name, describe(gradient), name_of(meta.dtype),
+      meta.shape);
 }
 
 }  // namespace

@@ -12,8 +12,8 @@ namespace carousel {
 struct GradcheckOptions {
   double step = 1e-6;       ///< half width of the central difference, relative to max(1, |x|)
   double tolerance = 1e-6;  ///< allowed ‖tape − differences‖₂ / max(‖differences‖₂, floor)
-  double floor = 1e-3;      ///< below this norm errors are judged absolutely
-  std::uint64_t seed = 7;   ///< of the random weights that turn the outputs into one loss
+  double floor = 1e-3;     ///< below this norm errors are judged absolutely
+  std::uint64_t seed = 7;  ///< of the random weights that turn the outputs into one loss
 };
 
 struct GradcheckResult {

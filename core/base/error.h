@@ -61,10 +61,10 @@ namespace detail {
 
 /// Verifies a programming contract; on failure throws InternalError with the condition, the place
 /// and an fmt-formatted explanation. Always on. For users' mistakes throw a typed error instead.
-#define CAROUSEL_CHECK(condition, ...)                                         \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]] {                                           \
-      ::carousel::detail::check_failed(#condition, __FILE__, __LINE__,         \
-                                       ::fmt::format(__VA_ARGS__));            \
-    }                                                                          \
+#define CAROUSEL_CHECK(condition, ...)                                 \
+  do {                                                                 \
+    if (!(condition)) [[unlikely]] {                                   \
+      ::carousel::detail::check_failed(#condition, __FILE__, __LINE__, \
+                                       ::fmt::format(__VA_ARGS__));    \
+    }                                                                  \
   } while (false)

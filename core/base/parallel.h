@@ -26,7 +26,8 @@ template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   if (n <= 0) return;
   const std::int64_t wanted = (n + grain - 1) / std::max<std::int64_t>(grain, 1);
-  const int threads = in_parallel() ? 1 : static_cast<int>(std::min<std::int64_t>(wanted, num_threads()));
+  const int threads =
+      in_parallel() ? 1 : static_cast<int>(std::min<std::int64_t>(wanted, num_threads()));
   if (threads <= 1) {
     body(std::int64_t{0}, n);
     return;

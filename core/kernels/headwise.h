@@ -18,8 +18,8 @@ struct HeadwiseBackwardArgs {
 };
 inline constinit KernelSlot<HeadwiseBackwardArgs> headwise_bwd{"headwise_bwd"};
 
-/// Copies columns: out[r, out_column + j] = x[r, x_column + j] for j < columns; x (R,·), out (R,·) of
-/// one dtype. Serves split, concat and their backwards.
+/// Copies columns: out[r, out_column + j] = x[r, x_column + j] for j < columns; x (R,·), out (R,·)
+/// of one dtype. Serves split, concat and their backwards.
 struct CopyColumnsArgs {
   Tensor x, out;
   std::int64_t x_column = 0, out_column = 0, columns = 0;

@@ -42,13 +42,13 @@ inline constinit KernelSlot<NormForwardArgs> norm_fwd{"norm_fwd"};
 /// that arrived at s from elsewhere is added to it.
 struct NormBackwardArgs {
   NormOptions options;
-  Tensor x;           ///< s: sum if there was a residual, else x
+  Tensor x;  ///< s: sum if there was a residual, else x
   Tensor weight, gate, mean, rstd;
-  Tensor dout;        ///< (R, D) T
-  Tensor dsum;        ///< (R, D) T, optional
-  Tensor dx;          ///< (R, D) T
-  Tensor dgate;       ///< (R, D) T, with gate
-  Tensor dweight;     ///< (G·D) A, optional
+  Tensor dout;     ///< (R, D) T
+  Tensor dsum;     ///< (R, D) T, optional
+  Tensor dx;       ///< (R, D) T
+  Tensor dgate;    ///< (R, D) T, with gate
+  Tensor dweight;  ///< (G·D) A, optional
 };
 inline constinit KernelSlot<NormBackwardArgs> norm_bwd{"norm_bwd"};
 

@@ -27,8 +27,8 @@ struct AdamWSegment {
 ///   g = c·grad, c = min(1, clip/(norm + 1e-6)), norm = √grad_norm2     (clip = 0: c = 1)
 ///   w −= lr·decay·w;  m = β1·m + (1−β1)·g;  v = β2·v + (1−β2)·g²
 ///   w −= lr/(1−β1^t) · m / (√v/√(1−β2^t) + eps)
-/// If norm is not finite, nothing is written: the caller still has the weights of the last good step.
-/// master, m and v (N) f32 are updated in place; compute (N) bf16, if given, gets the rounded
+/// If norm is not finite, nothing is written: the caller still has the weights of the last good
+/// step. master, m and v (N) f32 are updated in place; compute (N) bf16, if given, gets the rounded
 /// masters. grad is read only.
 struct AdamWArgs {
   Tensor master, grad, m, v, compute;

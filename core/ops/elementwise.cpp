@@ -61,10 +61,9 @@ Variable apply_dropout(const Variable& x, double p) {
 Variable reshape(const Variable& x, const Shape& shape) {
   op_check(x.defined() && x.shape().numel() == shape.numel(), "reshape", "x {} to {}", describe(x),
            shape);
-  return record("reshape", x.value().reshape(shape), {x}, {},
-                [from = x.shape()](BackwardContext& ctx) {
-                  ctx.set(0, ctx.grad(0).reshape(from));
-                });
+  return record(
+      "reshape", x.value().reshape(shape), {x}, {},
+      [from = x.shape()](BackwardContext& ctx) { ctx.set(0, ctx.grad(0).reshape(from)); });
 }
 
 }  // namespace carousel

@@ -32,31 +32,30 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                         .bias = bias.defined() ? bias.value() : Tensor{},
                         .out = out.reshape({rows, out_features}),
                         .transpose_b = true});
-  return record(
-      "linear", out, {x, weight, bias}, {x2, weight.value()},
-      [shape = x.shape(), rows, in, out_features](BackwardContext& ctx) {
-        const Tensor& x2d = ctx.saved(0);
-        const Tensor& w = ctx.saved(1);
-        Tensor dy = ctx.grad(0).reshape({rows, out_features});
-        if (dy.dtype() != x2d.dtype()) {
-          Tensor rounded = Tensor::empty(dy.shape(), x2d.dtype(), dy.device());
-          cast(dy.device(), {dy, rounded});
-          dy = rounded;
-        }
-        if (ctx.needs(0)) {
-          Tensor dx = Tensor::empty({rows, in}, x2d.dtype(), x2d.device());
-          matmul(dx.device(), {.a = dy, .b = w, .out = dx});
-          ctx.set(0, dx.reshape(shape));
-        }
-        if (ctx.needs(1)) {
-          matmul(dy.device(), {.a = dy,
-                               .b = x2d,
-                               .out = ctx.accumulator(1),
-                               .transpose_a = true,
-                               .accumulate = true});
-        }
-        if (ctx.needs(2)) column_sum(dy.device(), {dy, ctx.accumulator(2)});
-      });
+  return record("linear", out, {x, weight, bias}, {x2, weight.value()},
+                [shape = x.shape(), rows, in, out_features](BackwardContext& ctx) {
+                  const Tensor& x2d = ctx.saved(0);
+                  const Tensor& w = ctx.saved(1);
+                  Tensor dy = ctx.grad(0).reshape({rows, out_features});
+                  if (dy.dtype() != x2d.dtype()) {
+                    Tensor rounded = Tensor::empty(dy.shape(), x2d.dtype(), dy.device());
+                    cast(dy.device(), {dy, rounded});
+                    dy = rounded;
+                  }
+                  if (ctx.needs(0)) {
+                    Tensor dx = Tensor::empty({rows, in}, x2d.dtype(), x2d.device());
+                    matmul(dx.device(), {.a = dy, .b = w, .out = dx});
+                    ctx.set(0, dx.reshape(shape));
+                  }
+                  if (ctx.needs(1)) {
+                    matmul(dy.device(), {.a = dy,
+                                         .b = x2d,
+                                         .out = ctx.accumulator(1),
+                                         .transpose_a = true,
+                                         .accumulate = true});
+                  }
+                  if (ctx.needs(2)) column_sum(dy.device(), {dy, ctx.accumulator(2)});
+                });
 }
 
 }  // namespace carousel

@@ -129,9 +129,8 @@ CachingAllocator& allocator_for(Device device) {
 }  // namespace
 
 std::string_view name_of(Role role) {
-  constexpr std::string_view kNames[kNumRoles] = {"parameters", "gradients", "optimizer",
-                                                  "activations", "workspace", "state",
-                                                  "data", "other"};
+  constexpr std::string_view kNames[kNumRoles] = {
+      "parameters", "gradients", "optimizer", "activations", "workspace", "state", "data", "other"};
   return kNames[static_cast<std::size_t>(role)];
 }
 

@@ -41,12 +41,12 @@ class RoleScope {
 
 /// Bytes in use per role, and what the allocator holds from the device.
 struct MemoryStats {
-  std::array<std::size_t, kNumRoles> used{};   ///< live bytes now, by role
-  std::array<std::size_t, kNumRoles> peak{};   ///< each role's own peak
-  std::size_t total_used = 0;                  ///< live bytes now
-  std::size_t total_peak = 0;                  ///< peak of total_used
-  std::size_t reserved = 0;                    ///< live and cached bytes held from the device
-  std::uint64_t device_allocations = 0;        ///< calls that reached the device's allocator
+  std::array<std::size_t, kNumRoles> used{};  ///< live bytes now, by role
+  std::array<std::size_t, kNumRoles> peak{};  ///< each role's own peak
+  std::size_t total_used = 0;                 ///< live bytes now
+  std::size_t total_peak = 0;                 ///< peak of total_used
+  std::size_t reserved = 0;                   ///< live and cached bytes held from the device
+  std::uint64_t device_allocations = 0;       ///< calls that reached the device's allocator
 };
 
 /// A block handed out by the allocator.

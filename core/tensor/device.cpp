@@ -77,8 +77,6 @@ void register_backend(DeviceType type, DeviceBackend* backend) {
   backends()[static_cast<std::size_t>(type)] = backend;
 }
 
-bool has_backend(DeviceType type) {
-  return backends()[static_cast<std::size_t>(type)] != nullptr;
-}
+bool has_backend(DeviceType type) { return backends()[static_cast<std::size_t>(type)] != nullptr; }
 
 }  // namespace carousel

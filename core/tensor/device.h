@@ -43,7 +43,8 @@ class DeviceBackend {
 
 /// The backend of a device type. Throws UsageError if this build or machine has none.
 DeviceBackend& backend_for(DeviceType type);
-/// Installs a backend (the CPU's and meta's are always there); called once, by register_cuda_kernels().
+/// Installs a backend (the CPU's and meta's are always there); called once, by
+/// register_cuda_kernels().
 void register_backend(DeviceType type, DeviceBackend* backend);
 bool has_backend(DeviceType type);
 

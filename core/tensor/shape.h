@@ -47,9 +47,7 @@ class Shape {
   bool operator==(const Shape& other) const { return std::ranges::equal(dims(), other.dims()); }
 
   /// "(2, 3, 64)".
-  std::string to_string() const {
-    return fmt::format("({})", fmt::join(dims(), ", "));
-  }
+  std::string to_string() const { return fmt::format("({})", fmt::join(dims(), ", ")); }
 
  private:
   std::array<std::int64_t, kMaxRank> dims_{};

@@ -7,9 +7,9 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   t.shape_ = shape;
   t.dtype_ = dtype;
   std::size_t bytes = 0;
-  CAROUSEL_CHECK(!__builtin_mul_overflow(static_cast<std::size_t>(shape.numel()), size_of(dtype),
-                                         &bytes),
-                 "the size of {} overflows", shape);
+  CAROUSEL_CHECK(
+      !__builtin_mul_overflow(static_cast<std::size_t>(shape.numel()), size_of(dtype), &bytes),
+      "the size of {} overflows", shape);
   t.storage_ = std::make_shared<Storage>(device, bytes);
   return t;
 }

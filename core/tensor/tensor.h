@@ -18,7 +18,8 @@ namespace carousel {
 /// in-place writes, so that autograd notices when a saved tensor has been overwritten.
 class Storage {
  public:
-  Storage(Device device, std::size_t bytes) : device_(device), block_(allocate_block(device, bytes)) {}
+  Storage(Device device, std::size_t bytes)
+      : device_(device), block_(allocate_block(device, bytes)) {}
   ~Storage() { release_block(device_, block_); }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -121,8 +122,12 @@ class Tensor {
   DType dtype_ = DType::kF32;
 };
 
-inline Tensor empty_like(const Tensor& t) { return Tensor::empty(t.shape(), t.dtype(), t.device()); }
-inline Tensor zeros_like(const Tensor& t) { return Tensor::zeros(t.shape(), t.dtype(), t.device()); }
+inline Tensor empty_like(const Tensor& t) {
+  return Tensor::empty(t.shape(), t.dtype(), t.device());
+}
+inline Tensor zeros_like(const Tensor& t) {
+  return Tensor::zeros(t.shape(), t.dtype(), t.device());
+}
 
 /// "f32 (2, 3) on cpu", or "undefined": for error messages.
 std::string describe(const Tensor& t);

@@ -12,8 +12,8 @@ TEST(Philox, MatchesTheKnownAnswers) {
   EXPECT_EQ(zero.x[1], 0xe169c58du);
   EXPECT_EQ(zero.x[2], 0xbc57ac4cu);
   EXPECT_EQ(zero.x[3], 0x9b00dbd8u);
-  const PhiloxWords pi = philox4x32({{0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}},
-                                    0xa4093822u, 0x299f31d0u);
+  const PhiloxWords pi =
+      philox4x32({{0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}}, 0xa4093822u, 0x299f31d0u);
   EXPECT_EQ(pi.x[0], 0xd16cfe09u);
   EXPECT_EQ(pi.x[1], 0x94fdccebu);
   EXPECT_EQ(pi.x[2], 0x5001e420u);

@@ -16,8 +16,9 @@ TEST(Linear, GradientsMatchDifferences) {
   const auto fn = [](const std::vector<Variable>& in) {
     return std::vector<Variable>{linear(in[0], in[1], in[2])};
   };
-  const auto result = gradcheck(fn, {random_normal<double>({2, 3, 5}, 1),
-                                     random_normal<double>({7, 5}, 2), random_normal<double>({7}, 3)});
+  const auto result =
+      gradcheck(fn, {random_normal<double>({2, 3, 5}, 1), random_normal<double>({7, 5}, 2),
+                     random_normal<double>({7}, 3)});
   EXPECT_TRUE(result.ok) << result.report;
 }
 
@@ -25,8 +26,8 @@ TEST(Linear, Bf16IsWithinItsRounding) {
   const Tensor x = random_normal<float>({9, 33}, 1);
   const Tensor w = random_normal<float>({17, 33}, 2);
   const Variable wide = linear(Variable(x), Variable(w));
-  const Variable narrow = linear(to_dtype(Variable(x), DType::kBF16),
-                                 to_dtype(Variable(w), DType::kBF16));
+  const Variable narrow =
+      linear(to_dtype(Variable(x), DType::kBF16), to_dtype(Variable(w), DType::kBF16));
   EXPECT_EQ(narrow.dtype(), DType::kBF16);
   EXPECT_LE(relative_error(narrow.value(), wide.value()), 0x1.0p-7);
 }

@@ -44,7 +44,7 @@ TEST(Shape, RefusesOverflowAndNegatives) {
 }
 
 TEST(Bfloat16, RoundsToNearestEven) {
-  EXPECT_EQ(static_cast<float>(bfloat16(1.0f + 0x1.0p-8f)), 1.0f);             // tie to even
+  EXPECT_EQ(static_cast<float>(bfloat16(1.0f + 0x1.0p-8f)), 1.0f);              // tie to even
   EXPECT_EQ(static_cast<float>(bfloat16(1.0f + 0x1.8p-7f)), 1.0f + 0x1.0p-6f);  // tie to even, up
   EXPECT_TRUE(std::isnan(static_cast<float>(bfloat16(NAN))));
   EXPECT_TRUE(std::isinf(static_cast<float>(bfloat16(3.4e38f))));

@@ -1,0 +1,124 @@
+#include "layers/parameters.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/base/parallel.h"
+#include "core/kernels/elementwise.h"
+
+namespace carousel {
+
+Init init_constant(double value) {
+  return [v = static_cast<float>(value)](const RandomKey&, std::uint64_t) { return v; };
+}
+
+Init init_normal(double std) {
+  return [std](const RandomKey& key, std::uint64_t element) {
+    return static_cast<float>(std * philox_normal(key, element));
+  };
+}
+
+Init init_uniform(double low, double high) {
+  return [low, high](const RandomKey& key, std::uint64_t element) {
+    return static_cast<float>(low + (high - low) * philox_uniform(key, element));
+  };
+}
+
+Init init_values(std::vector<float> values) {
+  return [v = std::move(values)](const RandomKey&, std::uint64_t element) { return v.at(element); };
+}
+
+Init init_small(std::int64_t dim) {
+  return init_normal(std::sqrt(2.0 / (5.0 * static_cast<double>(dim))));
+}
+
+Init init_wang(std::int64_t dim, std::int64_t blocks) {
+  return init_normal(2.0 / (static_cast<double>(blocks) * std::sqrt(static_cast<double>(dim))));
+}
+
+Init init_linspace(double first, double last, std::int64_t count) {
+  return [first, last, count](const RandomKey&, std::uint64_t element) {
+    const double t =
+        count > 1 ? static_cast<double>(element) / static_cast<double>(count - 1) : 0.0;
+    return static_cast<float>(first + (last - first) * t);
+  };
+}
+
+Parameter& ParameterSet::add(ParameterSpec spec) {
+  CAROUSEL_CHECK(!materialised(), "parameter '{}' added after materialise()", spec.name);
+  CAROUSEL_CHECK(std::ranges::none_of(parameters_,
+                                      [&](const Parameter& p) { return p.spec.name == spec.name; }),
+                 "two parameters named '{}'", spec.name);
+  Parameter p;
+  p.spec = std::move(spec);
+  p.offset = arena_size_;
+  arena_size_ += (p.spec.shape.numel() + kAlignment - 1) / kAlignment * kAlignment;
+  parameters_.push_back(std::move(p));
+  return parameters_.back();
+}
+
+void ParameterSet::materialise(Device device, DType compute) {
+  CAROUSEL_CHECK(!materialised(), "materialise() twice");
+  const DType wide = accumulation_dtype(compute);
+  {
+    const RoleScope role(Role::kParameters);
+    master_ = Tensor::zeros({arena_size_}, wide, device);  // the padding stays zero for ever
+    if (compute == DType::kBF16) compute_ = Tensor::zeros({arena_size_}, compute, device);
+  }
+  {
+    const RoleScope role(Role::kGradients);
+    grad_ = Tensor::zeros({arena_size_}, wide, device);
+  }
+  for (Parameter& p : parameters_) {
+    p.master = master_.range(p.offset, p.spec.shape);
+    const bool narrow = compute_.defined() && !p.spec.keep_float32;
+    p.variable = Variable::leaf(narrow ? compute_.range(p.offset, p.spec.shape) : p.master,
+                                grad_.range(p.offset, p.spec.shape));
+  }
+}
+
+void ParameterSet::initialise(std::uint64_t seed) {
+  constexpr std::uint32_t kInitStep = 0xFFFFFFFFu;  // no training step has this number
+  std::uint32_t index = 0;
+  for (Parameter& p : parameters_) {
+    const RandomKey key{seed, kInitStep, index++};
+    std::vector<float> values(static_cast<std::size_t>(p.spec.shape.numel()));
+    parallel_for(p.spec.shape.numel(), 4096, [&](std::int64_t begin, std::int64_t end) {
+      for (auto e = static_cast<std::size_t>(begin); e < static_cast<std::size_t>(end); ++e) {
+        values[e] = p.spec.init(key, e);
+      }
+    });
+    const Tensor host = Tensor::from<float>(values, p.spec.shape);
+    if (p.master.dtype() == DType::kF32) {
+      p.master.copy_(host);
+    } else {
+      Tensor wide = Tensor::empty(host.shape(), p.master.dtype());
+      cast(kCpu, {host, wide});
+      p.master.copy_(wide);
+    }
+  }
+  refresh_compute();
+}
+
+void ParameterSet::refresh_compute() {
+  if (!compute_.defined()) return;
+  cast(compute_.device(), {master_, compute_});
+  compute_.bump_version();
+}
+
+void ParameterSet::zero_grad() { grad_.zero_(); }
+
+const Parameter& ParameterSet::at(std::string_view name) const {
+  const auto it =
+      std::ranges::find_if(parameters_, [&](const Parameter& p) { return p.spec.name == name; });
+  CAROUSEL_CHECK(it != parameters_.end(), "no parameter named '{}'", name);
+  return *it;
+}
+
+std::int64_t ParameterSet::count() const {
+  std::int64_t n = 0;
+  for (const Parameter& p : parameters_) n += p.spec.shape.numel();
+  return n;
+}
+
+}  // namespace carousel

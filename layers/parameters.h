@@ -1,0 +1,88 @@
+// Named parameters in flat arenas. Modules declare their parameters to a ParameterSet when they are
+// built; materialise() then lays all of them out in one float32 master arena and one float32
+// gradient arena (plus a bf16 compute arena where the precision asks for it). The layout serves the
+// optimizer, the gradient norm and the checkpoints.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/autograd/variable.h"
+#include "core/base/philox.h"
+
+namespace carousel {
+
+/// Initial value of one element; a pure function, evaluated in parallel on the host.
+using Init = std::function<float(const RandomKey& key, std::uint64_t element)>;
+
+Init init_constant(double value);
+Init init_normal(double std);
+Init init_uniform(double low, double high);
+/// Element e of a one-dimensional parameter is values[e].
+Init init_values(std::vector<float> values);
+/// N(0, 2/(5·dim)): MODELS.md's "small", Nguyen and Salazar 2019 (arXiv:1910.05895).
+Init init_small(std::int64_t dim);
+/// N with std 2/(blocks·√dim): MODELS.md's "wang", from GPT-J.
+Init init_wang(std::int64_t dim, std::int64_t blocks);
+/// count values from first to last inclusive.
+Init init_linspace(double first, double last, std::int64_t count);
+
+struct ParameterSpec {
+  std::string name;  ///< the checkpoint's name, e.g. "backbone.blocks.0.ffn.proj_up.weight"
+  Shape shape;
+  Init init;
+  bool decay = false;         ///< takes part in weight decay
+  bool keep_float32 = false;  ///< stays float32 in bf16 runs: norms, gates
+};
+
+/// A declared parameter. `variable` is undefined until the set is materialised.
+struct Parameter {
+  ParameterSpec spec;
+  std::int64_t offset = 0;  ///< first element in the arenas
+  Variable variable;        ///< what ops take: compute dtype, gradient in the arena
+  Tensor master;            ///< (shape) float32 view of the master arena
+};
+
+class ParameterSet {
+ public:
+  /// Offsets are multiples of this many elements, so that every parameter is well aligned.
+  static constexpr std::int64_t kAlignment = 64;
+
+  /// Declares a parameter; the reference stays valid. Throws InternalError on a repeated name.
+  Parameter& add(ParameterSpec spec);
+
+  /// Allocates the arenas and gives every parameter its views. `compute` is the dtype of the
+  /// parameters in ops: f32, bf16 (float32 masters and gradients beside it) or f64 (all in f64).
+  /// Values are unset until initialise() or a load; gradients are zero.
+  void materialise(Device device, DType compute);
+  /// Fills the masters from the specs' Init, then refreshes the compute copies.
+  void initialise(std::uint64_t seed);
+  /// Rounds the masters into the bf16 compute arena; nothing to do in other precisions.
+  void refresh_compute();
+  /// Sets all gradients to zero.
+  void zero_grad();
+
+  const std::deque<Parameter>& all() const { return parameters_; }
+  /// Throws InternalError if there is none of that name.
+  const Parameter& at(std::string_view name) const;
+  bool materialised() const { return master_.defined(); }
+
+  /// Arena elements, padding included, and parameter elements alone.
+  std::int64_t arena_size() const { return arena_size_; }
+  std::int64_t count() const;
+
+  const Tensor& master() const { return master_; }    ///< (arena_size) f32 (f64)
+  const Tensor& grad() const { return grad_; }        ///< (arena_size) f32 (f64)
+  const Tensor& compute() const { return compute_; }  ///< (arena_size) bf16, or undefined
+
+ private:
+  std::deque<Parameter> parameters_;  // stable addresses
+  std::int64_t arena_size_ = 0;
+  Tensor master_, grad_, compute_;
+};
+
+}  // namespace carousel
