@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Installs, builds and runs every test that needs no GPU; what CI runs.
+# Usage: bash tests/run.sh [--quick]      --quick: the release build's tests alone
+set -euo pipefail
+cd "$(dirname "$0")/.."
+quick=${1:-}
+start=$SECONDS
+step() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - start)); }
+
+step "packages"
+bash train/setup.sh --tests
+
+step "format"
+git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
+
+step "build cpu-release"
+cmake --preset cpu-release >/dev/null
+cmake --build build/cpu-release
+
+if [ "$quick" != --quick ]; then
+  step "clang-tidy"
+  git ls-files 'core/*.cpp' 'layers/*.cpp' 'optim/*.cpp' 'data/*.cpp' 'train/*.cpp' |
+    { grep -v -E '/cuda/|parallel_threads' || true; } |
+    xargs -P "$(nproc)" -n 4 clang-tidy-14 --quiet -p build/cpu-release 2>&1 |
+    { grep -E '(warning|error):' && exit 1 || true; }
+
+  step "build cpu-debug (ASan, UBSan)"
+  cmake --preset cpu-debug >/dev/null
+  cmake --build build/cpu-debug
+  step "test cpu-debug"
+  ctest --test-dir build/cpu-debug -L cpu -j "$(nproc)" --output-on-failure --no-tests=error
+fi
+
+step "test cpu-release"
+ctest --test-dir build/cpu-release -j "$(nproc)" --output-on-failure --no-tests=error
+step "done"
