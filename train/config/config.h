@@ -1,0 +1,96 @@
+// The configuration of a run, read from strict YAML: defaults < file < overrides.
+// The table of all keys is in schema.cpp.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/tensor/dtype.h"
+#include "data/config.h"
+#include "layers/xlstm_config.h"
+#include "layers/xlstm_large_config.h"
+#include "optim/config.h"
+
+namespace carousel {
+
+enum class ModelFamily { kXlstmLarge, kXlstm };
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+
+/// Only the family that `family` names means anything. vocab_size counts in place of the families'
+/// own: the trainer fills it in from the tokenizer if it is unset.
+struct ModelConfig {
+  ModelFamily family = ModelFamily::kXlstmLarge;
+  std::optional<std::int64_t> vocab_size;
+  XlstmLargeConfig xlstm_large;
+  XlstmConfig xlstm;
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 1000;    ///< steps; 0: only at the end
+  std::int64_t keep = 3;        ///< newest checkpoints to keep; 0: all
+  std::string resume = "auto";  ///< auto, never, or the path of a checkpoint
+};
+
+struct EvalConfig {
+  std::int64_t every = 0;     ///< steps; 0: only at the end, if there is validation data
+  std::int64_t batches = 20;  ///< batches an evaluation; 0: all
+};
+
+struct SampleConfig {
+  std::int64_t every = 0;  ///< steps; 0: never
+  std::string prompt = "\n";
+  std::int64_t tokens = 200;
+  double temperature = 0.8;  ///< 0: always the most likely token
+};
+
+struct LoggingConfig {
+  std::int64_t every = 10;  ///< steps
+};
+
+struct Config {
+  std::string name;
+  std::int64_t seed = 1;
+  std::int64_t steps = 0;
+  std::string output_dir;  ///< load_config() makes it runs/<name> unless it is given
+  ModelConfig model;
+  DataConfig data;
+  AdamWConfig optim;
+  ScheduleConfig schedule;
+  DType precision = DType::kF32;  ///< of activations and compute weights: f32 or bf16
+  DeviceChoice device = DeviceChoice::kAuto;
+  std::optional<std::int64_t> micro_batch_size;  ///< sequences a forward pass; unset: the batch
+  bool recompute = false;
+  CheckpointConfig checkpoint;
+  EvalConfig eval;
+  SampleConfig sample;
+  LoggingConfig logging;
+};
+
+/// Reads `path`, then the overrides `a.b=value`, of which later ones win. Throws UsageError that
+/// lists every error, one a line, each with its place.
+Config load_config(const std::string& path, const std::vector<std::string>& overrides);
+
+struct LoadedConfig {
+  Config config;
+  std::map<std::string, std::string> origins;  ///< per key: "default", "run.yaml:12", "override …"
+};
+/// The same, and where each value came from.
+LoadedConfig load_config_with_origins(const std::string& path,
+                                      const std::vector<std::string>& overrides);
+
+/// The resolved configuration: every key that has a value. load_config() reads it back unchanged.
+std::string to_yaml(const Config& config);
+/// to_yaml() with a comment a key: where the value came from, and what the key means.
+std::string explain(const LoadedConfig& loaded);
+/// All keys with type, allowed values, default and meaning, for people.
+std::string describe_keys();
+
+/// xxh3 of the resolved configuration without the keys that may change when a run is resumed (name,
+/// steps, output_dir, device, checkpoint, eval, sample, logging): a checkpoint with another hash
+/// belongs to another run.
+std::uint64_t config_hash(const Config& config);
+
+}  // namespace carousel
