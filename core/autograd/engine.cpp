@@ -79,9 +79,9 @@ class Engine final : public BackwardContext {
 
   bool needs(int i) const override { return task_.node->inputs[index(i)].needed(); }
 
-  void set(int i, Tensor gradient) override {
+  void set(int i, const Tensor& gradient) override {
     const Node::Edge& edge = task_.node->inputs[index(i)];
-    if (edge.needed()) deliver(task_.node->name, edge, std::move(gradient));
+    if (edge.needed()) deliver(task_.node->name, edge, gradient.reshape(edge.meta.shape));
   }
 
   Tensor accumulator(int i) override {

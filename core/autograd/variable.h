@@ -65,9 +65,9 @@ class BackwardContext {
   virtual const Tensor& saved(int i) const = 0;
   /// False if input i needs no gradient: skip the work.
   virtual bool needs(int i) const = 0;
-  /// Hands over the gradient of input i, in the input's shape; dtype the input's or its
+  /// Hands over the gradient of input i, of the input's size in any shape; dtype the input's or its
   /// accumulation dtype. May alias grad(o). Call at most once per input.
-  virtual void set(int i, Tensor gradient) = 0;
+  virtual void set(int i, const Tensor& gradient) = 0;
   /// A zero-initialised or already partly summed buffer of input i's shape and accumulation dtype
   /// to `+=` into: the arena itself for a parameter. Instead of set().
   virtual Tensor accumulator(int i) = 0;

@@ -3,6 +3,7 @@
 #include "core/base/parallel.h"
 #include "core/cpu/dispatch.h"
 #include "core/cpu/kernels.h"
+#include "core/cpu/reduce.h"
 
 namespace carousel::cpu {
 namespace {
@@ -77,6 +78,23 @@ void fill_kernel(const FillArgs& args) {
   });
 }
 
+void sum_kernel(const SumArgs& args) {
+  dispatch_floating("sum_fwd", args.x.dtype(), [&]<class T>() {
+    const T* x = args.x.data<T>();
+    const double total = ordered_sum(args.x.numel(), [x](std::int64_t i) {
+      return static_cast<double>(static_cast<compute_t<T>>(x[i]));
+    });
+    *args.out.data<T>() = static_cast<T>(static_cast<compute_t<T>>(total));
+  });
+}
+
+void broadcast_kernel(const BroadcastArgs& args) {
+  dispatch_floating("broadcast", args.x.dtype(), [&]<class T>() {
+    const T value = *args.x.data<T>();
+    map(args.out.data<T>(), args.out.numel(), [=](std::int64_t) { return value; });
+  });
+}
+
 void dropout_kernel(const DropoutArgs& args) {
   dispatch_floating("dropout", args.x.dtype(), [&]<class T>() {
     using C = compute_t<T>;
@@ -105,6 +123,8 @@ void register_elementwise() {
   accumulate.set(DeviceType::kCpu, accumulate_kernel);
   scale.set(DeviceType::kCpu, scale_kernel);
   fill.set(DeviceType::kCpu, fill_kernel);
+  sum_fwd.set(DeviceType::kCpu, sum_kernel);
+  broadcast.set(DeviceType::kCpu, broadcast_kernel);
   dropout.set(DeviceType::kCpu, dropout_kernel);
 }
 

@@ -3,8 +3,12 @@
 
 namespace carousel::cpu {
 
+void register_activation();
+void register_cross_entropy();
 void register_elementwise();
+void register_embedding();
 void register_matmul();
+void register_norm();
 void register_optimizer();
 
 }  // namespace carousel::cpu

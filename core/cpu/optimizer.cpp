@@ -1,39 +1,22 @@
 #include "core/kernels/optimizer.h"
 
 #include <cmath>
-#include <vector>
 
 #include "core/base/parallel.h"
 #include "core/cpu/dispatch.h"
 #include "core/cpu/kernels.h"
+#include "core/cpu/reduce.h"
 
 namespace carousel::cpu {
 namespace {
 
-// Fixed blocks, each summed by one thread, then added in order: the result does not depend on the
-// number of threads.
-constexpr std::int64_t kSumBlock = 1 << 14;
-
 void sum_of_squares_kernel(const SumOfSquaresArgs& args) {
   dispatch_floating("sum_of_squares", args.x.dtype(), [&]<class T>() {
     const T* x = args.x.data<T>();
-    const std::int64_t n = args.x.numel();
-    const std::int64_t blocks = (n + kSumBlock - 1) / kSumBlock;
-    std::vector<double> partial(static_cast<std::size_t>(blocks));
-    parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t b = begin; b < end; ++b) {
-        double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-        for (std::int64_t i = b * kSumBlock; i < std::min(n, (b + 1) * kSumBlock); ++i) {
-          const auto value = static_cast<double>(static_cast<compute_t<T>>(x[i]));
-          sum += value * value;
-        }
-        partial[static_cast<std::size_t>(b)] = sum;
-      }
+    *args.out.data<double>() = ordered_sum(args.x.numel(), [x](std::int64_t i) {
+      const auto value = static_cast<double>(static_cast<compute_t<T>>(x[i]));
+      return value * value;
     });
-    double total = 0.0;
-    for (const double p : partial) total += p;
-    *args.out.data<double>() = total;
   });
 }
 

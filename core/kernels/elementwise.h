@@ -40,6 +40,18 @@ struct FillArgs {
 };
 inline constinit KernelSlot<FillArgs> fill{"fill"};
 
+/// out = Σ x, summed in float64 in a fixed order: x (N), out () f32 or f64 alike.
+struct SumArgs {
+  Tensor x, out;
+};
+inline constinit KernelSlot<SumArgs> sum_fwd{"sum_fwd"};
+
+/// out[i] = x[0] for every i; x () and out of one dtype.
+struct BroadcastArgs {
+  Tensor x, out;
+};
+inline constinit KernelSlot<BroadcastArgs> broadcast{"broadcast"};
+
 /// Inverted dropout: out = x·1[u ≥ p]/(1−p) with u = philox_uniform(key, element). The backward is
 /// the same call on the gradient.
 struct DropoutArgs {

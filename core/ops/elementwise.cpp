@@ -66,4 +66,17 @@ Variable reshape(const Variable& x, const Shape& shape) {
       [from = x.shape()](BackwardContext& ctx) { ctx.set(0, ctx.grad(0).reshape(from)); });
 }
 
+Variable sum(const Variable& x) {
+  op_check(x.defined() && (x.dtype() == DType::kF32 || x.dtype() == DType::kF64), "sum", "x {}",
+           describe(x));
+  Tensor out = Tensor::empty({}, x.dtype(), x.device());
+  sum_fwd(out.device(), {x.value(), out});
+  return record("sum", out, {x}, {}, [shape = x.shape()](BackwardContext& ctx) {
+    const Tensor& dy = ctx.grad(0);
+    Tensor dx = Tensor::empty(shape, dy.dtype(), dy.device());
+    broadcast(dx.device(), {dy, dx});
+    ctx.set(0, dx);
+  });
+}
+
 }  // namespace carousel

@@ -16,5 +16,7 @@ Variable scaled(const Variable& x, double alpha);
 Variable apply_dropout(const Variable& x, double p);
 /// The same elements under another shape.
 Variable reshape(const Variable& x, const Shape& shape);
+/// The sum of all elements, () in x's dtype (f32 or f64); summed in float64, deterministic.
+Variable sum(const Variable& x);
 
 }  // namespace carousel

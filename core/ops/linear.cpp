@@ -33,7 +33,7 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                         .out = out.reshape({rows, out_features}),
                         .transpose_b = true});
   return record("linear", out, {x, weight, bias}, {x2, weight.value()},
-                [shape = x.shape(), rows, in, out_features](BackwardContext& ctx) {
+                [rows, in, out_features](BackwardContext& ctx) {
                   const Tensor& x2d = ctx.saved(0);
                   const Tensor& w = ctx.saved(1);
                   Tensor dy = ctx.grad(0).reshape({rows, out_features});
@@ -45,7 +45,7 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                   if (ctx.needs(0)) {
                     Tensor dx = Tensor::empty({rows, in}, x2d.dtype(), x2d.device());
                     matmul(dx.device(), {.a = dy, .b = w, .out = dx});
-                    ctx.set(0, dx.reshape(shape));
+                    ctx.set(0, dx);
                   }
                   if (ctx.needs(1)) {
                     matmul(dy.device(), {.a = dy,
