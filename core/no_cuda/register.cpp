@@ -4,4 +4,6 @@ namespace carousel {
 
 void register_cuda_kernels() {}
 
+std::string cuda_status() { return "this build has no CUDA"; }
+
 }  // namespace carousel

@@ -44,7 +44,7 @@ class Shape {
   std::span<const std::int64_t> dims() const {
     return {dims_.data(), static_cast<std::size_t>(rank_)};
   }
-  bool operator==(const Shape& other) const { return std::ranges::equal(dims(), other.dims()); }
+  bool operator==(const Shape& other) const { return rank_ == other.rank_ && dims_ == other.dims_; }
 
   /// "(2, 3, 64)".
   std::string to_string() const { return fmt::format("({})", fmt::join(dims(), ", ")); }

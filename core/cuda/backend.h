@@ -1,0 +1,12 @@
+// CUDA's memory and copies, for floor 1.
+#pragma once
+
+#include "core/tensor/device.h"
+
+namespace carousel::cuda {
+
+/// The one backend of all GPUs. Memory comes from cudaMalloc, which the caching allocator above
+/// rarely reaches; copies from and to the host go through page-locked buffers.
+DeviceBackend& backend();
+
+}  // namespace carousel::cuda
