@@ -213,11 +213,19 @@ void add_data(std::vector<Field>& all) {
       entry("data.document_token", "token id that starts a document", &D::document_token)
           .at_least(0).at_most(kMaxTokens).absent("the tokenizer's"),
       entry("data.task.name", "synthetic task to train on in place of files", &D::task,
-            &TaskConfig::name).one_of({"parity"}),
+            &TaskConfig::name)
+          .one_of({"parity", "even_pairs", "cycle_navigation", "modular_arithmetic",
+                   "associative_recall"}),
       entry("data.task.train_lengths", "shortest and longest training sequence", &D::task,
             &TaskConfig::train_lengths).at_least(1).at_most(kMaxTokens).unit("tokens"),
       entry("data.task.val_lengths", "shortest and longest validation sequence", &D::task,
             &TaskConfig::val_lengths).at_least(1).at_most(kMaxTokens).unit("tokens"),
+      entry("data.task.modulus", "positions of cycle_navigation; modulus of modular_arithmetic",
+            &D::task, &TaskConfig::modulus).at_least(2).at_most(65536),
+      entry("data.task.pairs", "key-value pairs of associative_recall", &D::task,
+            &TaskConfig::pairs).at_least(1).at_most(65536),
+      entry("data.task.vocab_size", "tokens of associative_recall: padding, keys and values",
+            &D::task, &TaskConfig::vocab_size).at_least(3).at_most(65536),
   });
 }
 

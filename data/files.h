@@ -1,0 +1,73 @@
+// Files of the data floor: memory maps, files that appear whole or not at all, and the resolution
+// of a configuration's paths to the files of a corpus.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace carousel {
+
+/// A file mapped read-only into memory; its pages are read on demand and can be dropped by the
+/// system at any time. The file must not be truncated while it is mapped.
+class MappedFile {
+ public:
+  /// Throws DataError if `path` is missing, unreadable or not a regular file.
+  explicit MappedFile(std::string path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  MappedFile& operator=(MappedFile&&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+  std::string_view text() const { return {static_cast<const char*>(data_), size_}; }
+
+ private:
+  std::string path_;
+  const void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Writes `path` under the name `path`.tmp and renames it on commit(), after its bytes have reached
+/// the disk: readers see the old file or the new one, never a part. Without commit() the temporary
+/// file is removed. Not thread-safe. All members throw DataError with the path and the reason.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::string path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  /// Appends.
+  void write(std::span<const std::byte> bytes);
+  /// Overwrites bytes at the beginning of the file.
+  void write_front(std::span<const std::byte> bytes);
+  void commit();
+
+ private:
+  std::string path_;
+  std::string temporary_;
+  int file_ = -1;
+};
+
+enum class CorpusKind : std::uint8_t { kText, kShards };
+
+/// The files of one corpus, in order.
+struct CorpusFiles {
+  CorpusKind kind = CorpusKind::kText;
+  std::vector<std::string> paths;
+};
+
+/// Resolves entries, each a file, a directory or a glob pattern, in the order given. A file is a
+/// token shard if its name ends in .bin, text otherwise; a directory stands for its own .bin or
+/// .txt files (not those of folders inside it); the matches of a directory or a pattern are sorted
+/// by name. Throws DataError if an entry matches nothing, a file is named twice, or shards and text
+/// are mixed.
+CorpusFiles find_corpus_files(std::span<const std::string> entries);
+
+}  // namespace carousel

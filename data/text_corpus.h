@@ -1,0 +1,27 @@
+// Text files, tokenised into memory.
+#pragma once
+
+#include <variant>
+
+#include "data/corpus.h"
+#include "data/tokenizer.h"
+
+namespace carousel {
+
+/// Every file is one document. Tokens are kept as uint16 where the vocabulary allows, else int32.
+class TextCorpus final : public Corpus {
+ public:
+  /// Reads and encodes all files. With `mark_documents`, the tokenizer's document token (if it has
+  /// one) is put in front of each file's tokens. Throws DataError if a file is missing, empty or
+  /// cannot be encoded.
+  TextCorpus(std::span<const std::string> paths, const Tokenizer& tokenizer, bool mark_documents);
+
+  void read(std::int64_t begin, std::span<std::int32_t> tokens) const override;
+  std::string describe() const override;
+
+ private:
+  std::vector<std::string> paths_;
+  std::variant<std::vector<std::uint16_t>, std::vector<std::int32_t>> tokens_;
+};
+
+}  // namespace carousel
