@@ -4,10 +4,11 @@
 //   m' = max(F + m, i)            C' = e^{F+m−m'} C + e^{i−m'} k vᵀ
 //   n' = e^{F+m−m'} n + e^{i−m'} k
 //   h  = s·qᵀC' / (max(|s·qᵀn'|, e^{−m'}) + eps)
-// Sigmoid input gate: C' = σ(f) C + σ(i) k vᵀ, n alike, h = s·qᵀC' / (max(|s·qᵀn'|, 1) + eps); m is 0.
-// A reset at token t (the first of a document) makes its forget factor exactly zero.
-// Source: Beck et al. 2024 (arXiv:2405.04517), eqs. 19–27; chunkwise: Beck et al. 2025
-// (arXiv:2503.14376), and Mamba-2's state-space duality (arXiv:2405.21060).
+// Sigmoid input gate: C' = σ(f) C + σ(i) k vᵀ, n alike, h = s·qᵀC' / (max(|s·qᵀn'|, 1) + eps); m is
+// 0. A reset at token t (the first of a document) starts it from the zero state: C, n and m are
+// zero, so that packed documents give the same h as separate ones. Source: Beck et al. 2024
+// (arXiv:2405.04517), eqs. 19–27; chunkwise: Beck et al. 2025 (arXiv:2503.14376), and Mamba-2's
+// state-space duality (arXiv:2405.21060).
 //
 // m cancels from h but for eps, so the backward treats every m as a constant. Gradients of a last
 // state are taken at constant m too; chained segments therefore get exact gradients.
@@ -43,12 +44,12 @@ struct CellInputs {
 /// Overwrites every defined output; undefined ones are not computed.
 struct CellForwardArgs {
   CellInputs in;
-  Tensor h;                    ///< (B, S, NH, DV) T, required
-  Tensor normaliser;           ///< (B, S, NH) A: the denominator, max(|s·qᵀn|, e^{−m}) + eps; what
-                               ///< the backward divides by
-  Tensor denominator_sign;     ///< (B, S, NH) A: sign(s·qᵀn) where |s·qᵀn| > e^{−m}, else 0
-  Tensor stabiliser;           ///< (B, S, NH) A: m of each row; zeros for the sigmoid gate
-  Tensor c_last, n_last, m_last;  ///< as c0, n0, m0: the state after the last token
+  Tensor h;           ///< (B, S, NH, DV) T, required
+  Tensor normaliser;  ///< (B, S, NH) A: the denominator, max(|s·qᵀn|, e^{−m}) + eps; what
+                      ///< the backward divides by
+  Tensor denominator_sign;  ///< (B, S, NH) A: sign(s·qᵀn) where |s·qᵀn| > e^{−m}, else 0
+  Tensor stabiliser;        ///< (B, S, NH) A: m of each row; zeros for the sigmoid gate
+  Tensor c_last, n_last, m_last;        ///< as c0, n0, m0: the state after the last token
   Tensor c_chunks, n_chunks, m_chunks;  ///< (B, NH, NC, DQK, DV), (B, NH, NC, DQK), (B, NH, NC) A:
                                         ///< the state before each chunk, NC = ⌈S/chunk_size⌉;
                                         ///< chunkwise form only
