@@ -17,7 +17,7 @@
 namespace carousel {
 
 enum class ModelFamily { kXlstmLarge, kXlstm };
-enum class DeviceChoice { kAuto, kCpu, kCuda };
+enum class DeviceChoice { kAuto, kUseCpu, kUseCuda };
 
 /// Only the family that `family` names means anything. vocab_size counts in place of the families'
 /// own: the trainer fills it in from the tokenizer if it is unset.

@@ -122,7 +122,7 @@ struct Words<ScheduleType> {
 template <>
 struct Words<DeviceChoice> {
   static constexpr std::pair<std::string_view, DeviceChoice> kAll[] = {
-      {"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}};
+      {"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kUseCpu}, {"cuda", DeviceChoice::kUseCuda}};
 };
 /// The precisions of a run.
 template <>

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# A run killed with SIGKILL at random moments and started again, ROUNDS times, must end with the
+# very bits of a run that was never interrupted: weights, optimizer and the losses of every step.
+# Usage: kill_resume.sh CAROUSEL_BINARY [ROUNDS=20] [extra overrides …]
+set -euo pipefail
+carousel=$1
+rounds=${2:-20}
+shift $(($# < 2 ? $# : 2))
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+here=$(cd "$(dirname "$0")/../.." && pwd)
+
+cat >"$work/run.yaml" <<EOF
+name: kill
+seed: 5
+steps: 60
+model: {family: xlstm_large, embedding_dim: 64, num_heads: 2, num_blocks: 2, dropout: 0.1}
+data: {train: $here/tests/data/prose.txt, val: 0.1, tokenizer: char, seq_len: 32, batch_size: 8}
+micro_batch_size: 4
+optim: {lr: 3.0e-3}
+schedule: {warmup: 10}
+eval: {every: 20, batches: 2}
+checkpoint: {every: 3, keep: 2}
+logging: {every: 1}
+EOF
+
+run() { OMP_NUM_THREADS=2 "$carousel" train "$work/run.yaml" "output_dir=$work/$1" "${@:2}"; }
+
+begin=$(date +%s%N)
+run whole "$@" >/dev/null 2>&1
+whole_ms=$((($(date +%s%N) - begin) / 1000000))
+
+kills=0
+for ((i = 0; i < rounds; ++i)); do
+  run broken "$@" >"$work/log" 2>&1 &
+  pid=$!
+  # Somewhere in the run's whole length, so that starts, steps, saves and resumes are all hit.
+  sleep "$(awk -v ms=$((RANDOM % (whole_ms + 1))) 'BEGIN { print ms / 1000 / 2 }')"
+  if kill -9 $pid 2>/dev/null; then kills=$((kills + 1)); fi
+  wait $pid 2>/dev/null || true
+done
+run broken "$@" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+
+for file in model.safetensors optimizer.safetensors; do
+  cmp "$work/whole/checkpoints/step-00000060/$file" "$work/broken/checkpoints/step-00000060/$file"
+done
+losses() {
+  python3 - "$1" <<'PY'
+import json, sys
+for line in open(sys.argv[1]):
+    row = json.loads(line)
+    print({k: row[k] for k in ("step", "loss", "grad_norm", "lr", "val_loss") if k in row})
+PY
+}
+diff <(losses "$work/whole/metrics.jsonl") <(losses "$work/broken/metrics.jsonl")
+echo "killed $kills of $rounds runs; weights, optimizer and losses identical"

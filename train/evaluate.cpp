@@ -1,0 +1,89 @@
+#include "train/evaluate.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "core/kernels/cross_entropy.h"
+#include "train/loss.h"
+
+namespace carousel {
+namespace {
+
+// Sums by position, from which all other figures follow.
+struct Totals {
+  std::vector<double> loss;
+  std::vector<std::int64_t> count;
+  std::int64_t correct = 0;
+  std::int64_t bytes = 0;
+};
+
+std::vector<double> per_token_loss(const BatchLoss& result) {
+  const Tensor host = result.per_token.to(kCpu);
+  if (host.dtype() == DType::kF64) return host.to_vector<double>();
+  const auto values = host.to_vector<float>();
+  return {values.begin(), values.end()};
+}
+
+void add_batch(const LanguageModel& model, const Batch& batch, const Tokenizer* tokenizer,
+               Totals& totals) {
+  const BatchLoss result = batch_loss(model, batch, {});
+  const std::vector<double> loss = per_token_loss(result);
+  const auto correct = result.correct.to_vector<std::uint8_t>();
+  const auto targets = batch.targets.to_vector<std::int32_t>();
+  const auto seq = static_cast<std::size_t>(batch.tokens.dim(1));
+  if (totals.loss.size() < seq) {
+    totals.loss.resize(seq);
+    totals.count.resize(seq);
+  }
+  for (std::size_t t = 0; t < targets.size(); ++t) {
+    if (targets[t] == kIgnoreTarget) continue;
+    totals.loss[t % seq] += loss[t];
+    ++totals.count[t % seq];
+    totals.correct += correct[t];
+    if (tokenizer != nullptr) {
+      totals.bytes += static_cast<std::int64_t>(tokenizer->decode({&targets[t], 1}).size());
+    }
+  }
+}
+
+}  // namespace
+
+double EvalResult::perplexity() const { return std::exp(loss); }
+
+EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
+                    const Tokenizer* tokenizer) {
+  const NoGrad no_grad;
+  const std::int64_t size = micro_batch > 0 ? micro_batch : source.batch_size();
+  Totals totals;
+  for (std::int64_t b = 0; b < source.num_batches(); ++b) {
+    for (std::int64_t begin = 0; begin < source.batch_size(); begin += size) {
+      const Batch batch = source.batch(b, begin, std::min(begin + size, source.batch_size()));
+      if (batch.target_count > 0) add_batch(model, batch, tokenizer, totals);
+    }
+  }
+
+  EvalResult result;
+  double loss = 0.0;
+  for (std::size_t p = 0; p < totals.loss.size(); ++p) {
+    loss += totals.loss[p];
+    result.targets += totals.count[p];
+    result.loss_by_position.push_back(
+        totals.count[p] > 0 ? totals.loss[p] / static_cast<double>(totals.count[p]) : 0.0);
+  }
+  if (result.targets == 0) throw DataError("the validation data has no token to predict");
+  result.loss = loss / static_cast<double>(result.targets);
+  result.accuracy = static_cast<double>(totals.correct) / static_cast<double>(result.targets);
+  if (totals.bytes > 0) {
+    result.bits_per_byte = loss / std::numbers::ln2 / static_cast<double>(totals.bytes);
+  }
+  return result;
+}
+
+std::string to_string(const EvalResult& result) {
+  std::string text = fmt::format("loss {:.4f} | perplexity {:.4g}", result.loss, result.perplexity());
+  if (result.bits_per_byte) text += fmt::format(" | {:.3f} bits/byte", *result.bits_per_byte);
+  return text + fmt::format(" | accuracy {:.1f} % | {} targets", 100.0 * result.accuracy,
+                            result.targets);
+}
+
+}  // namespace carousel

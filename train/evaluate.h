@@ -1,0 +1,35 @@
+// Evaluation on held-out data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/batch.h"
+#include "data/tokenizer.h"
+#include "layers/language_model.h"
+
+namespace carousel {
+
+struct EvalResult {
+  double loss = 0.0;                    ///< nats per target
+  std::int64_t targets = 0;             ///< how many were predicted
+  double accuracy = 0.0;                ///< share of targets with the largest logit
+  std::optional<double> bits_per_byte;  ///< where tokens stand for bytes of text
+  std::vector<double>
+      loss_by_position;  ///< nats, mean over sequences, at each position of the window
+
+  double perplexity() const;
+};
+
+/// Runs the model over all batches of `source`, `micro_batch` sequences at a time (0: a whole batch).
+/// `tokenizer` may be null: then there are no bits per byte. Records nothing; deterministic.
+/// Throws DataError if there is nothing to predict.
+EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
+                    const Tokenizer* tokenizer);
+
+/// "loss 1.6543 | perplexity 5.23 | 2.387 bits/byte | accuracy 51.2 % | 20480 targets"
+std::string to_string(const EvalResult& result);
+
+}  // namespace carousel

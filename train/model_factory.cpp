@@ -1,0 +1,38 @@
+#include "train/model_factory.h"
+
+#include "core/base/log.h"
+#include "layers/xlstm_large.h"
+
+namespace carousel {
+
+std::unique_ptr<LanguageModel> make_model(const ModelConfig& config, std::int64_t tokenizer_vocab) {
+  const std::int64_t vocab = config.vocab_size.value_or(tokenizer_vocab);
+  if (vocab < tokenizer_vocab) {
+    throw UsageError(
+        "model.vocab_size is {}, but the tokenizer has {} tokens; leave it out or raise it", vocab,
+        tokenizer_vocab);
+  }
+  switch (config.family) {
+    case ModelFamily::kXlstmLarge: {
+      XlstmLargeConfig c = config.xlstm_large;
+      c.vocab_size = vocab;
+      return std::make_unique<XlstmLarge>(c);
+    }
+    case ModelFamily::kXlstm:
+      break;
+  }
+  throw UsageError("model.family xlstm cannot be trained yet; use xlstm_large");
+}
+
+Device choose_device(DeviceChoice choice) {
+  const bool has_cuda = has_backend(DeviceType::kCuda);
+  if (choice == DeviceChoice::kUseCpu) return kCpu;
+  if (has_cuda) return {DeviceType::kCuda, 0};
+  if (choice == DeviceChoice::kAuto) {
+    log::info("device auto: no usable GPU, training on the CPU");
+    return kCpu;
+  }
+  throw UsageError("device is cuda, but no usable GPU was found; set device: cpu or auto");
+}
+
+}  // namespace carousel

@@ -1,0 +1,33 @@
+// One training step: gradients accumulated over the micro-batches of a global batch, then an
+// update. The trainer, `plan`, the benchmark and the golden training curve all run this.
+#pragma once
+
+#include <cstdint>
+
+#include "data/batch.h"
+#include "layers/language_model.h"
+#include "optim/adamw.h"
+
+namespace carousel {
+
+struct StepOptions {
+  std::uint64_t seed = 0;  ///< of the run: keys dropout
+  std::int64_t step = 1;   ///< counted from 1
+  double lr = 0.0;
+  std::int64_t micro_batch_size = 0;  ///< sequences a forward pass; 0: the whole batch
+  bool recompute = false;
+};
+
+struct StepResult {
+  double loss = 0.0;           ///< nats per target, mean over the batch
+  double gradient_norm = 0.0;  ///< before clipping
+};
+
+/// Runs the step and reads its results back. The mean is over all targets of the batch, however
+/// they fall into micro-batches. Throws NonFiniteError, which names step, batch and the first
+/// non-finite tensor, if loss or gradient are not finite; the weights are then those before the
+/// step. Throws DataError if the batch has no target.
+StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
+                    const StepOptions& options);
+
+}  // namespace carousel
