@@ -80,10 +80,11 @@ EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::
 }
 
 std::string to_string(const EvalResult& result) {
-  std::string text = fmt::format("loss {:.4f} | perplexity {:.4g}", result.loss, result.perplexity());
+  std::string text =
+      fmt::format("loss {:.4f} | perplexity {:.4g}", result.loss, result.perplexity());
   if (result.bits_per_byte) text += fmt::format(" | {:.3f} bits/byte", *result.bits_per_byte);
-  return text + fmt::format(" | accuracy {:.1f} % | {} targets", 100.0 * result.accuracy,
-                            result.targets);
+  return text +
+         fmt::format(" | accuracy {:.1f} % | {} targets", 100.0 * result.accuracy, result.targets);
 }
 
 }  // namespace carousel

@@ -23,9 +23,9 @@ struct EvalResult {
   double perplexity() const;
 };
 
-/// Runs the model over all batches of `source`, `micro_batch` sequences at a time (0: a whole batch).
-/// `tokenizer` may be null: then there are no bits per byte. Records nothing; deterministic.
-/// Throws DataError if there is nothing to predict.
+/// Runs the model over all batches of `source`, `micro_batch` sequences at a time (0: a whole
+/// batch). `tokenizer` may be null: then there are no bits per byte. Records nothing;
+/// deterministic. Throws DataError if there is nothing to predict.
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
                     const Tokenizer* tokenizer);
 

@@ -60,6 +60,8 @@ class Engine final : public BackwardContext {
                        "at {})",
                        node.name, describe(s.tensor), s.tensor.version(), s.version);
       }
+      for (std::size_t o = 0; o < task_.gradients.size(); ++o)
+        round(task_.gradients[o], node.outputs[o].dtype);
       node.backward(*this);
       node.backward = nullptr;
       node.saved.clear();
@@ -102,6 +104,14 @@ class Engine final : public BackwardContext {
 
  private:
   static std::size_t index(int i) { return static_cast<std::size_t>(i); }
+
+  // Sums of gradients may be wider than the variable; ops get them in its dtype.
+  static void round(Tensor& gradient, DType dtype) {
+    if (!gradient.defined() || gradient.dtype() == dtype) return;
+    Tensor narrow = Tensor::empty(gradient.shape(), dtype, gradient.device());
+    cast(narrow.device(), {gradient, narrow});
+    gradient = std::move(narrow);
+  }
 
   Tensor& pending(const Node::Edge& edge) {
     Task& task = queue_[edge.producer.get()];

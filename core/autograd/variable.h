@@ -58,7 +58,8 @@ class Variable {
 class BackwardContext {
  public:
   virtual ~BackwardContext() = default;
-  /// Gradient of output i, undefined if no gradient reached it (at least one output has one).
+  /// Gradient of output i in the output's shape and dtype; undefined if none reached it (at least
+  /// one output has one).
   virtual const Tensor& grad(int i) const = 0;
   /// The same, as zeros where none arrived.
   virtual Tensor grad_or_zeros(int i) const = 0;

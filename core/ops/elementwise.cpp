@@ -26,7 +26,6 @@ Variable to_dtype(const Variable& x, DType dtype) {
   cast(out.device(), {x.value(), out});
   return record("cast", out, {x}, {}, [from = x.dtype()](BackwardContext& ctx) {
     const Tensor& dy = ctx.grad(0);
-    if (dy.dtype() == from) return ctx.set(0, dy);
     Tensor dx = Tensor::empty(dy.shape(), from, dy.device());
     cast(dx.device(), {dy, dx});
     ctx.set(0, dx);

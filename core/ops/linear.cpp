@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#include "core/kernels/elementwise.h"
 #include "core/kernels/matmul.h"
 #include "core/ops/check.h"
 
@@ -36,12 +35,7 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                 [rows, in, out_features](BackwardContext& ctx) {
                   const Tensor& x2d = ctx.saved(0);
                   const Tensor& w = ctx.saved(1);
-                  Tensor dy = ctx.grad(0).reshape({rows, out_features});
-                  if (dy.dtype() != x2d.dtype()) {
-                    Tensor rounded = Tensor::empty(dy.shape(), x2d.dtype(), dy.device());
-                    cast(dy.device(), {dy, rounded});
-                    dy = rounded;
-                  }
+                  const Tensor dy = ctx.grad(0).reshape({rows, out_features});
                   if (ctx.needs(0)) {
                     Tensor dx = Tensor::empty({rows, in}, x2d.dtype(), x2d.device());
                     matmul(dx.device(), {.a = dy, .b = w, .out = dx});

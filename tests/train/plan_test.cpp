@@ -1,0 +1,72 @@
+#include "train/plan.h"
+
+#include <gtest/gtest.h>
+
+#include "layers/xlstm_large.h"
+#include "train/step.h"
+
+namespace carousel {
+namespace {
+
+Config small_config() {
+  Config c;
+  c.steps = 10;
+  c.model.xlstm_large.embedding_dim = 64;
+  c.model.xlstm_large.num_heads = 2;
+  c.model.xlstm_large.num_blocks = 2;
+  c.data.seq_len = 48;
+  c.data.batch_size = 6;
+  c.micro_batch_size = 4;
+  return c;
+}
+
+TEST(Plan, PredictsWhatARealStepAllocates) {
+  for (const DType precision : {DType::kF32, DType::kBF16}) {
+    for (const bool recompute : {false, true}) {
+      Config config = small_config();
+      config.precision = precision;
+      config.recompute = recompute;
+      const Plan plan = make_plan(config, 100);
+
+      reset_peak_memory(kCpu);
+      const std::size_t before = memory_stats(kCpu).total_used;
+      XlstmLargeConfig c = config.model.xlstm_large;
+      c.vocab_size = 100;
+      XlstmLarge model(c);
+      EXPECT_EQ(plan.parameters, model.parameters().count());
+      model.parameters().materialise(kCpu, precision);
+      model.parameters().initialise(1);
+      AdamW optimizer(model.parameters(), config.optim);
+      Batch batch;
+      {
+        const RoleScope role(Role::kData);
+        batch.tokens = Tensor::zeros({6, 48}, DType::kI32);
+        batch.targets = Tensor::zeros({6, 48}, DType::kI32);
+      }
+      batch.target_count = 6 * 48;
+      run_step(model, optimizer, batch, {.micro_batch_size = 4, .recompute = recompute});
+      const auto real = static_cast<double>(memory_stats(kCpu).total_peak - before);
+      // Scratch inside CPU kernels (bf16 widened for the BLAS) is not part of the plan.
+      const double margin = precision == DType::kF32 ? 0.03 : 0.25;
+      EXPECT_NEAR(static_cast<double>(plan.memory.total_peak), real, margin * real)
+          << name_of(precision) << (recompute ? " recompute" : "");
+    }
+  }
+}
+
+TEST(Plan, TwelveBillionParametersCostNothingToPlan) {
+  Config config;
+  config.model.xlstm_large.num_blocks = 56;
+  config.data.seq_len = 8192;
+  config.data.batch_size = 8;
+  config.precision = DType::kBF16;
+  const Plan plan = make_plan(config, 50304);
+  EXPECT_GT(plan.parameters, 10'000'000'000);
+  EXPECT_GT(plan.memory.peak[static_cast<std::size_t>(Role::kOptimizer)],
+            8u * static_cast<std::size_t>(plan.parameters));
+  EXPECT_EQ(memory_stats(kMeta).total_used, 0u);
+  EXPECT_NE(to_string(plan, 10).find("optimizer"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace carousel

@@ -1,0 +1,84 @@
+#include "train/plan.h"
+
+#include <array>
+
+#include "optim/adamw.h"
+#include "train/model_factory.h"
+#include "train/step.h"
+
+namespace carousel {
+namespace {
+
+Batch blank_batch(const DataConfig& data) {
+  const RoleScope role(Role::kData);
+  const Shape shape{data.batch_size, data.seq_len};
+  Batch batch;
+  batch.tokens = Tensor::zeros(shape, DType::kI32, kMeta);
+  batch.targets = Tensor::zeros(shape, DType::kI32, kMeta);
+  if (data.document_boundaries) batch.reset = Tensor::zeros(shape, DType::kU8, kMeta);
+  batch.target_count = shape.numel();
+  return batch;
+}
+
+// 1234567 -> "1.23 M".
+std::string with_unit(double value, double base, const char* suffix) {
+  constexpr std::array kPrefixes = {"", "k", "M", "G", "T", "P", "E"};
+  std::size_t p = 0;
+  while (value >= base && p + 1 < kPrefixes.size()) {
+    value /= base;
+    ++p;
+  }
+  const char* binary = base == 1024.0 && p > 0 ? "i" : "";
+  return fmt::format("{:.4g} {}{}{}", value, kPrefixes[p], binary, suffix);
+}
+
+std::string bytes(std::size_t n) { return with_unit(static_cast<double>(n), 1024.0, "B"); }
+
+}  // namespace
+
+Plan make_plan(const Config& config, std::int64_t vocab) {
+  drop_memory_cache(kMeta);
+  reset_peak_memory(kMeta);
+  const auto model = make_model(config.model, vocab);
+  Plan plan;
+  for (const Parameter& p : model->parameters().all()) {
+    plan.parameters += p.spec.shape.numel();
+    if (p.spec.decay) plan.decayed_parameters += p.spec.shape.numel();
+  }
+  plan.forward_flops_per_token = model->forward_flops_per_token(config.data.seq_len);
+  plan.tokens_per_step = config.data.batch_size * config.data.seq_len;
+  model->parameters().materialise(kMeta, config.precision);
+  AdamW optimizer(model->parameters(), config.optim);
+  run_step(
+      *model, optimizer, blank_batch(config.data),
+      {.micro_batch_size = config.micro_batch_size.value_or(0), .recompute = config.recompute});
+  plan.memory = memory_stats(kMeta);
+  return plan;
+}
+
+std::string to_string(const Plan& plan, std::int64_t steps) {
+  const double step_flops =
+      3.0 * plan.forward_flops_per_token * static_cast<double>(plan.tokens_per_step);
+  std::string text = fmt::format(
+      "parameters        {:>12}  ({} under weight decay)\n"
+      "forward FLOPs     {:>12}  per token\n"
+      "training FLOPs    {:>12}  per step of {} tokens\n"
+      "whole run         {:>12}  in {} steps of {} tokens in all\n"
+      "memory of a training step, peak by role\n",
+      with_unit(static_cast<double>(plan.parameters), 1000.0, ""),
+      with_unit(static_cast<double>(plan.decayed_parameters), 1000.0, ""),
+      with_unit(plan.forward_flops_per_token, 1000.0, "FLOP"),
+      with_unit(step_flops, 1000.0, "FLOP"), plan.tokens_per_step,
+      with_unit(step_flops * static_cast<double>(steps), 1000.0, "FLOP"), steps,
+      with_unit(static_cast<double>(plan.tokens_per_step) * static_cast<double>(steps), 1000.0,
+                ""));
+  for (int r = 0; r < kNumRoles; ++r) {
+    const std::size_t peak = plan.memory.peak[static_cast<std::size_t>(r)];
+    if (peak > 0)
+      text += fmt::format("  {:<14}  {:>12}\n", name_of(static_cast<Role>(r)), bytes(peak));
+  }
+  return text +
+         fmt::format("  {:<14}  {:>12}  at once\n", "together", bytes(plan.memory.total_peak));
+}
+
+}  // namespace carousel

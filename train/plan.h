@@ -1,0 +1,26 @@
+// `carousel plan`: what a run will need, without starting it.
+#pragma once
+
+#include <cstdint>
+
+#include "core/tensor/allocator.h"
+#include "train/config/config.h"
+
+namespace carousel {
+
+struct Plan {
+  std::int64_t parameters = 0;
+  std::int64_t decayed_parameters = 0;   ///< of these, under weight decay
+  double forward_flops_per_token = 0.0;  ///< as LanguageModel counts them
+  std::int64_t tokens_per_step = 0;
+  MemoryStats memory;  ///< what one training step allocates: a real step on the meta device
+};
+
+/// Builds the model for a vocabulary of `vocab` tokens and runs one training step of it on the meta
+/// device, which counts every allocation and computes nothing.
+Plan make_plan(const Config& config, std::int64_t vocab);
+
+/// The plan as a table for people; `steps` is the length of the run.
+std::string to_string(const Plan& plan, std::int64_t steps);
+
+}  // namespace carousel
