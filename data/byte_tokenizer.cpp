@@ -10,8 +10,10 @@ std::vector<std::int32_t> ByteTokenizer::encode(std::string_view text, const Tex
   return tokens;
 }
 
-std::string ByteTokenizer::bytes_of(std::int32_t token, bool) const {
-  return token == kDocumentToken ? std::string{} : std::string(1, static_cast<char>(token));
+std::string ByteTokenizer::bytes_of(std::int32_t token, bool& at_start) const {
+  if (token == kDocumentToken) return {};
+  at_start = false;
+  return std::string(1, static_cast<char>(token));
 }
 
 nlohmann::json ByteTokenizer::to_json() const { return {{"kind", kind()}}; }

@@ -18,7 +18,7 @@ class ByteTokenizer final : public Tokenizer {
   nlohmann::json to_json() const override;
 
  protected:
-  std::string bytes_of(std::int32_t token, bool at_start) const override;
+  std::string bytes_of(std::int32_t token, bool& at_start) const override;
 };
 
 }  // namespace carousel

@@ -67,7 +67,8 @@ std::vector<std::int32_t> CharTokenizer::encode(std::string_view text,
   return tokens;
 }
 
-std::string CharTokenizer::bytes_of(std::int32_t token, bool) const {
+std::string CharTokenizer::bytes_of(std::int32_t token, bool& at_start) const {
+  at_start = false;
   std::string text;
   append_utf8(text, vocabulary_[static_cast<std::size_t>(token)]);
   return text;

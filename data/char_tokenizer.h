@@ -24,7 +24,7 @@ class CharTokenizer final : public Tokenizer {
   nlohmann::json to_json() const override;
 
  protected:
-  std::string bytes_of(std::int32_t token, bool at_start) const override;
+  std::string bytes_of(std::int32_t token, bool& at_start) const override;
 
  private:
   std::vector<char32_t> vocabulary_;

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/base/error.h"
 #include "data/json_fields.h"
@@ -57,8 +58,8 @@ std::vector<std::int32_t> IdTokenizer::encode(std::string_view text,
   return tokens;
 }
 
-std::string IdTokenizer::bytes_of(std::int32_t token, bool at_start) const {
-  return fmt::format("{}{}", at_start ? "" : " ", token);
+std::string IdTokenizer::bytes_of(std::int32_t token, bool& at_start) const {
+  return fmt::format("{}{}", std::exchange(at_start, false) ? "" : " ", token);
 }
 
 nlohmann::json IdTokenizer::to_json() const {

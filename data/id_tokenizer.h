@@ -23,7 +23,7 @@ class IdTokenizer final : public Tokenizer {
   nlohmann::json to_json() const override;
 
  protected:
-  std::string bytes_of(std::int32_t token, bool at_start) const override;
+  std::string bytes_of(std::int32_t token, bool& at_start) const override;
 
  private:
   std::int32_t vocab_size_;

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/base/error.h"
 #include "data/base64.h"
@@ -67,8 +68,9 @@ std::vector<std::int32_t> SentencePieceTokenizer::encode(std::string_view text,
   return tokens;
 }
 
-std::string SentencePieceTokenizer::bytes_of(std::int32_t token, bool at_start) const {
+std::string SentencePieceTokenizer::bytes_of(std::int32_t token, bool& at_start) const {
   if (processor_->IsControl(token)) return {};
+  const bool first = std::exchange(at_start, false);
   const std::string& piece = processor_->IdToPiece(token);
   if (processor_->IsByte(token)) {
     unsigned byte = 0;  // "<0xAB>"
@@ -76,7 +78,7 @@ std::string SentencePieceTokenizer::bytes_of(std::int32_t token, bool at_start) 
     return std::string(1, static_cast<char>(byte));
   }
   // The library knows whether the model's first space was added by itself and must go.
-  if (at_start || processor_->IsUnknown(token)) return processor_->DecodeIds({token});
+  if (first || processor_->IsUnknown(token)) return processor_->DecodeIds({token});
   std::string text;
   for (std::size_t i = 0; i < piece.size();) {
     const bool space = piece.compare(i, kSpaceSymbol.size(), kSpaceSymbol) == 0;

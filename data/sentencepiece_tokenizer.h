@@ -34,7 +34,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   nlohmann::json to_json() const override;
 
  protected:
-  std::string bytes_of(std::int32_t token, bool at_start) const override;
+  std::string bytes_of(std::int32_t token, bool& at_start) const override;
 
  private:
   std::string model_;

@@ -19,7 +19,7 @@ constexpr std::size_t kMaxTokenizerBytes = std::size_t{1} << 28;
 
 }  // namespace
 
-std::string Tokenizer::decode_token(std::int32_t token, bool at_start) const {
+std::string Tokenizer::decode_token(std::int32_t token, bool& at_start) const {
   if (token < 0 || token >= vocab_size()) {
     throw DataError(
         "token {} is not in the {} tokenizer's vocabulary of {}; was the model trained with "
@@ -32,14 +32,13 @@ std::string Tokenizer::decode_token(std::int32_t token, bool at_start) const {
 
 std::string Tokenizer::decode(std::span<const std::int32_t> tokens) const {
   std::string text;
-  for (const std::int32_t token : tokens) text += decode_token(token, text.empty());
+  bool at_start = true;
+  for (const std::int32_t token : tokens) text += decode_token(token, at_start);
   return text;
 }
 
 std::string StreamDecoder::push(std::int32_t token) {
-  const std::string bytes = tokenizer_.decode_token(token, at_start_);
-  at_start_ = at_start_ && bytes.empty();
-  pending_ += bytes;
+  pending_ += tokenizer_.decode_token(token, at_start_);
   const std::size_t complete = pending_.size() - unfinished_utf8(pending_);
   std::string text;
   for (std::size_t i = 0; i < complete;) {

@@ -38,10 +38,10 @@ class Tokenizer {
   /// True if a text may be encoded in parts cut between any two characters, with the same result.
   virtual bool encodes_in_parts() const = 0;
 
-  /// The bytes that `token` contributes to a text, perhaps a part of a character only; `at_start`
-  /// says that no text stands before it. Document and control tokens contribute nothing. Throws
-  /// DataError if `token` is not in the vocabulary.
-  std::string decode_token(std::int32_t token, bool at_start) const;
+  /// The bytes that `token` contributes to a text, perhaps a part of a character only. `at_start`
+  /// says that no text stands before it, and is cleared unless `token` is a document or control
+  /// token, which contribute nothing. Throws DataError if `token` is not in the vocabulary.
+  std::string decode_token(std::int32_t token, bool& at_start) const;
   /// The bytes of all tokens in turn: the inverse of encode() for byte and char.
   std::string decode(std::span<const std::int32_t> tokens) const;
 
@@ -50,7 +50,7 @@ class Tokenizer {
 
  protected:
   /// decode_token() for a token that is known to be in the vocabulary.
-  virtual std::string bytes_of(std::int32_t token, bool at_start) const = 0;
+  virtual std::string bytes_of(std::int32_t token, bool& at_start) const = 0;
 };
 
 /// Decodes tokens one by one into text that is valid UTF-8 at every moment: bytes of an unfinished
