@@ -41,7 +41,8 @@ void add_batch(const LanguageModel& model, const Batch& batch, const Tokenizer* 
     ++totals.count[t % seq];
     totals.correct += correct[t];
     if (tokenizer != nullptr) {
-      totals.bytes += static_cast<std::int64_t>(tokenizer->decode({&targets[t], 1}).size());
+      bool at_start = false;  // a word keeps the space in front of it
+      totals.bytes += std::ssize(tokenizer->decode_token(targets[t], at_start));
     }
   }
 }
@@ -53,6 +54,8 @@ double EvalResult::perplexity() const { return std::exp(loss); }
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
                     const Tokenizer* tokenizer) {
   const NoGrad no_grad;
+  // The ids that `none` prints are no text to count bytes of.
+  if (tokenizer != nullptr && tokenizer->kind() == "none") tokenizer = nullptr;
   const std::int64_t size = micro_batch > 0 ? micro_batch : source.batch_size();
   Totals totals;
   for (std::int64_t b = 0; b < source.num_batches(); ++b) {
