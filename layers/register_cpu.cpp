@@ -1,5 +1,6 @@
 #include "layers/mlstm/cpu/kernels.h"
 #include "layers/register.h"
+#include "layers/slstm/cpu/kernels.h"
 
 namespace carousel {
 
@@ -7,6 +8,8 @@ void register_layer_cpu_kernels() {
   mlstm::register_cpu_recurrent();
   mlstm::register_cpu_chunkwise_fwd();
   mlstm::register_cpu_chunkwise_bwd();
+  slstm::register_cpu_backward();
+  slstm::register_cpu_forward();
 }
 
 }  // namespace carousel

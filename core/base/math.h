@@ -58,10 +58,25 @@ inline float tanh(float x) {
 }
 inline double tanh(double x) { return std::tanh(x); }
 
+/// log(1+x) for 0 <= x <= 1, relative error below 3 ulp: 2·artanh(s) with s = x/(2+x) <= 1/3, by
+/// its series.
+inline float log1p_unit(float x) {
+  const float s = x / (2.0f + x);
+  const float u = s * s;
+  float p = 1.0f / 13.0f;
+  p = p * u + 1.0f / 11.0f;
+  p = p * u + 1.0f / 9.0f;
+  p = p * u + 1.0f / 7.0f;
+  p = p * u + 1.0f / 5.0f;
+  p = p * u + 1.0f / 3.0f;
+  return 2.0f * (s + s * u * p);
+}
+inline double log1p_unit(double x) { return std::log1p(x); }
+
 /// log(sigmoid(x)) = min(x, 0) − log1p(e^−|x|), exact in both tails.
 template <class T>
 inline T log_sigmoid(T x) {
-  return std::min(x, T{0}) - std::log1p(exp(-std::abs(x)));
+  return std::min(x, T{0}) - log1p_unit(exp(-std::abs(x)));
 }
 
 }  // namespace carousel::math

@@ -34,20 +34,21 @@ struct CellForwardArgs {
   CellInputs in;
   Tensor h;                               ///< (B, S, NH, D) T, required
   Tensor h_last, c_last, n_last, m_last;  ///< each (B, NH, D) A
-  Tensor gates;       ///< (S, B, NH, 4, D) A, for the backward: Î, F̂, tanh(z), σ(o)
-  Tensor states;      ///< (S, B, NH, 2, D) A, for the backward: c', n' after each step
-  Tensor forget_sigmoid;  ///< (S, B, NH, D) A, for the backward: σ(f)
+  Tensor gates;         ///< (S, B, NH, 4, D) A, for the backward: Î, F̂, tanh(z), σ(o)
+  Tensor states;        ///< (S, B, NH, 2, D) A, for the backward: c', n' after each step
+  Tensor forget_slope;  ///< (S, B, NH, D) A, for the backward: σ(−f) = 1 − σ(f)
 };
 
-/// dr and db accumulate (+=); every other defined gradient is overwritten.
+/// dr and db accumulate (+=); every other defined gradient is overwritten. in.x and in.b are not
+/// read.
 struct CellBackwardArgs {
   CellInputs in;
-  Tensor h, gates, states, forget_sigmoid;  ///< from the forward
-  Tensor dh;                                ///< (B, S, NH, D) T
-  Tensor dh_last, dc_last, dn_last;         ///< optional, all or none
-  Tensor dx[kNumGates];                     ///< as x
-  Tensor dr, db;                            ///< as r, b: +=
-  Tensor dh0, dc0, dn0;                     ///< as h0, c0, n0
+  Tensor h, gates, states, forget_slope;  ///< from the forward
+  Tensor dh;                              ///< (B, S, NH, D) T
+  Tensor dh_last, dc_last, dn_last;       ///< optional, all or none
+  Tensor dx[kNumGates];                   ///< as x
+  Tensor dr, db;                          ///< as r, b: +=
+  Tensor dh0, dc0, dn0;                   ///< as h0, c0, n0
 };
 
 inline constinit KernelSlot<CellForwardArgs> cell_fwd{"slstm_fwd"};

@@ -38,6 +38,17 @@ TEST(Math, TanhIsAccurateRelativeToItself) {
   EXPECT_TRUE(std::isnan(math::tanh(std::numeric_limits<float>::quiet_NaN())));
 }
 
+TEST(Math, Log1pUnitIsAccurateRelativeToItself) {
+  double worst = 0.0;
+  for (float x = 1e-30f; x <= 1.0f; x = x < 1e-3f ? x * 1.1f : x + 1.7e-6f) {
+    const double want = std::log1p(static_cast<double>(x));
+    worst = std::max(worst, std::abs((math::log1p_unit(x) - want) / want));
+  }
+  EXPECT_LE(worst, 3.0 * 0x1.0p-23);
+  EXPECT_EQ(math::log1p_unit(0.0f), 0.0f);
+  EXPECT_TRUE(std::isnan(math::log1p_unit(std::numeric_limits<float>::quiet_NaN())));
+}
+
 TEST(Math, LogSigmoidIsExactInBothTails) {
   EXPECT_NEAR(math::log_sigmoid(-50.0f), -50.0f, 1e-5f);
   EXPECT_NEAR(math::log_sigmoid(20.0f), -2.0611536e-9f, 1e-14f);
