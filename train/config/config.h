@@ -69,8 +69,8 @@ struct Config {
   LoggingConfig logging;
 };
 
-/// Reads `path`, then the overrides `a.b=value`, of which later ones win. Throws UsageError that
-/// lists every error, one a line, each with its place.
+/// Reads `path`, then the overrides `a.b=value`, of which later ones win; `a.b=null` takes the key
+/// out. Throws UsageError that lists every error, one a line, each with its place.
 Config load_config(const std::string& path, const std::vector<std::string>& overrides);
 
 struct LoadedConfig {

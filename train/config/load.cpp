@@ -38,7 +38,7 @@ class Loader {
       if (f.key == family.key || (f.family && failed(family.key))) continue;
       if (f.belongs_to(config_.model.family)) set(f);
     }
-    refuse_keys_of_the_other_family();
+    if (!failed(family.key)) refuse_keys_without_meaning();
     derive();
     check_together();
     return {std::move(config_), std::move(origins_)};
@@ -84,7 +84,8 @@ class Loader {
     const Setting& setting = found->second;
     origins_[f.key] = setting.origin();
     const Report sink = [&](const YAML::Mark& mark, const std::string& text) {
-      const bool placed = setting.in_file && !mark.is_null();
+      // The mark of a missing value is that of the next key.
+      const bool placed = setting.in_file && !is_null(setting.value);
       problems_.add(setting.source, placed ? mark.line : setting.line,
                     placed ? mark.column : setting.column, fmt::format("{}: {}", f.key, text));
       failed_.emplace(f.key);
@@ -92,16 +93,16 @@ class Loader {
     f.parse(setting.value, f.rule, sink, config_);
   }
 
-  void refuse_keys_of_the_other_family() {
-    if (failed("model.family")) return;
+  void refuse_keys_without_meaning() {
     for (const auto& [key, setting] : settings_) {
-      const bool exists = std::any_of(schema().begin(), schema().end(), [&](const Field& f) {
-        return f.key == key && f.belongs_to(config_.model.family);
-      });
-      if (!exists) {
-        report(key, fmt::format("key '{}' does not belong to model.family {}", key,
-                                *format_value(config_.model.family)));
-      }
+      const auto has_key = [&key = key](const Field& f) { return f.key == key; };
+      const auto applies = [&](const Field& f) { return has_key(f) && f.applies_to(config_); };
+      if (std::any_of(schema().begin(), schema().end(), applies)) continue;
+      const bool files = std::find_if(schema().begin(), schema().end(), has_key)->for_files;
+      report(key,
+             files ? fmt::format("{} has no meaning with data.task, which makes its own data", key)
+                   : fmt::format("{} does not belong to model.family {}", key,
+                                 *format_value(config_.model.family)));
     }
   }
 
@@ -111,9 +112,12 @@ class Loader {
       config_.output_dir = "runs/" + config_.name;
       origins_["output_dir"] = "from name";
     }
+    const auto& task = config_.data.task;
+    if (task) config_.data.seq_len = task->train_lengths.max;
     if (config_.model.family == ModelFamily::kXlstm && !given("model.context_length")) {
-      config_.model.xlstm.context_length = config_.data.seq_len;
-      origins_["model.context_length"] = "from data.seq_len";
+      config_.model.xlstm.context_length =
+          std::max(config_.data.seq_len, task ? task->val_lengths.max : 0);
+      origins_["model.context_length"] = task ? "from data.task" : "from data.seq_len";
     }
   }
 
@@ -150,8 +154,10 @@ LoadedConfig load_config_with_origins(const std::string& path,
   const FileSettings file = read_settings(path, names, problems);
   for (const Setting& s : file.settings) settings.insert_or_assign(s.key, s);
   for (const Setting& s : read_overrides(overrides, names, problems)) {
-    settings.insert_or_assign(s.key, s);
+    settings.erase(s.key);
+    if (!is_null(s.value)) settings.emplace(s.key, s);
   }
+  if (!file.is_mapping) problems.throw_if_any();  // every key would be missing
   LoadedConfig loaded = Loader(path, file, settings, problems).load();
   problems.throw_if_any();
   return loaded;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <functional>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -14,21 +16,23 @@ inline constexpr bool kIsOptional = false;
 template <class T>
 inline constexpr bool kIsOptional<std::optional<T>> = true;
 
-/// Calls visit on the member at the end of the chain. An optional section on the way is made if
-/// `object` may be changed; if it may not, an absent one ends the walk without a call.
+/// Calls visit on the member at the end of the chain, each link a pointer to a member or a function
+/// of what the link before led to. An optional section on the way is made if `object` may be
+/// changed; if it may not, an absent one ends the walk without a call.
 template <class Object, class Visit>
-void follow(Object& object, const Visit& visit) {
+void follow(Object&& object, const Visit& visit) {
   visit(object);
 }
 template <class Object, class Visit, class Member, class... Rest>
-void follow(Object& object, const Visit& visit, Member member, Rest... rest) {
-  if constexpr (kIsOptional<std::remove_const_t<Object>>) {
-    if constexpr (!std::is_const_v<Object>) {
+void follow(Object&& object, const Visit& visit, Member member, Rest... rest) {
+  using Plain = std::remove_reference_t<Object>;
+  if constexpr (kIsOptional<std::remove_const_t<Plain>>) {
+    if constexpr (!std::is_const_v<Plain>) {
       if (!object) object.emplace();
     }
     if (object) follow(*object, visit, member, rest...);
   } else {
-    follow(object.*member, visit, rest...);
+    follow(std::invoke(member, object), visit, rest...);
   }
 }
 
@@ -59,6 +63,7 @@ class Entry {
   Entry& may_change() { return field_.may_change = true, *this; }
   Entry& absent(std::string meaning) { return field_.absent = std::move(meaning), *this; }
   Entry& unit(std::string name) { return field_.rule.unit = std::move(name), *this; }
+  Entry& for_files() { return field_.for_files = true, *this; }
   Entry& of(ModelFamily family) { return field_.family = family, *this; }
   Entry& one_of(std::vector<std::string> choices) {
     return field_.rule.choices = std::move(choices), *this;
@@ -183,7 +188,7 @@ void add_xlstm(std::vector<Field>& all) {
 void add_model(std::vector<Field>& all) {
   using M = ModelConfig;
   add(all, {
-      Entry("model.family", "architecture: xlstm_large is xLSTM-7B's, xlstm has mLSTM and sLSTM blocks",
+      Entry("model.family", "xlstm_large as xLSTM-7B, or xlstm with mLSTM and sLSTM blocks",
             &Config::model, &M::family).required(),
       Entry("model.vocab_size", "number of tokens known to the model", &Config::model,
             &M::vocab_size).at_least(1).at_most(kMaxTokens).unit("tokens")
@@ -198,34 +203,36 @@ void add_data(std::vector<Field>& all) {
   const auto entry = [](const char* key, const char* doc, auto... members) {
     return Entry(key, doc, &Config::data, members...);
   };
+  using T = TaskConfig;
+  const std::string with_task = "only with a task";
   add(all, {
-      entry("data.train", "training files", &D::train).absent("none: data.task"),
-      entry("data.val", "validation files, or the part of the training data to hold out", &D::val)
-          .above(0).below(1).absent("no validation"),
-      entry("data.tokenizer", "how text becomes tokens", &D::tokenizer)
-          .one_of({"byte", "char", "none"}).or_path(),
+      entry("data.train", "training files, directories or glob patterns", &D::train)
+          .absent("none").for_files(),
+      entry("data.val", "validation files, or the fraction of the training tokens to hold out", &D::val)
+          .above(0).below(1).absent("no validation").for_files(),
+      entry("data.tokenizer", "byte, char, none (token shards), a .model or a tokenizer.json",
+            &D::tokenizer).one_of({"byte", "char", "none"}).or_path().for_files(),
       entry("data.seq_len", "length of a training sequence", &D::seq_len)
-          .at_least(1).at_most(kMaxTokens).unit("tokens"),
+          .at_least(1).at_most(kMaxTokens).unit("tokens").for_files(),
       entry("data.batch_size", "sequences a step, over all processes", &D::batch_size)
           .at_least(1).at_most(kMaxWidth).unit("sequences"),
       entry("data.document_boundaries", "start each document with an empty state",
-            &D::document_boundaries),
+            &D::document_boundaries).for_files(),
       entry("data.document_token", "token id that starts a document", &D::document_token)
-          .at_least(0).at_most(kMaxTokens).absent("the tokenizer's"),
-      entry("data.task.name", "synthetic task to train on in place of files", &D::task,
-            &TaskConfig::name)
+          .at_least(0).at_most(kMaxTokens).absent("the tokenizer's").for_files(),
+      entry("data.task.name", "synthetic task to train on in place of files", &D::task, &T::name)
           .one_of({"parity", "even_pairs", "cycle_navigation", "modular_arithmetic",
-                   "associative_recall"}),
+                   "associative_recall"}).absent("none"),
       entry("data.task.train_lengths", "shortest and longest training sequence", &D::task,
-            &TaskConfig::train_lengths).at_least(1).at_most(kMaxTokens).unit("tokens"),
+            &T::train_lengths).at_least(1).at_most(1 << 24).unit("tokens").absent(with_task),
       entry("data.task.val_lengths", "shortest and longest validation sequence", &D::task,
-            &TaskConfig::val_lengths).at_least(1).at_most(kMaxTokens).unit("tokens"),
+            &T::val_lengths).at_least(1).at_most(1 << 24).unit("tokens").absent(with_task),
       entry("data.task.modulus", "positions of cycle_navigation; modulus of modular_arithmetic",
-            &D::task, &TaskConfig::modulus).at_least(2).at_most(65536),
-      entry("data.task.pairs", "key-value pairs of associative_recall", &D::task,
-            &TaskConfig::pairs).at_least(1).at_most(65536),
+            &D::task, &T::modulus).at_least(2).at_most(65536).absent(with_task),
+      entry("data.task.pairs", "key-value pairs of associative_recall", &D::task, &T::pairs)
+          .at_least(1).at_most(65536).absent(with_task),
       entry("data.task.vocab_size", "tokens of associative_recall: padding, keys and values",
-            &D::task, &TaskConfig::vocab_size).at_least(3).at_most(65536),
+            &D::task, &T::vocab_size).at_least(3).at_most(65536).absent(with_task),
   });
 }
 
@@ -234,10 +241,8 @@ void add_optimisation(std::vector<Field>& all) {
   using S = ScheduleConfig;
   add(all, {
       Entry("optim.lr", "peak learning rate", &Config::optim, &O::lr).above(0).at_most(10),
-      Entry("optim.beta1", "decay of Adam's first moment", &Config::optim, &O::beta1)
-          .at_least(0).below(1),
-      Entry("optim.beta2", "decay of Adam's second moment", &Config::optim, &O::beta2)
-          .at_least(0).below(1),
+      Entry("optim.betas", "decay of Adam's first and second moments", &Config::optim,
+            [](auto& optim) { return std::tie(optim.beta1, optim.beta2); }).at_least(0).below(1),
       Entry("optim.eps", "added to the root of Adam's second moment", &Config::optim, &O::eps)
           .above(0).at_most(1),
       Entry("optim.weight_decay", "decoupled weight decay, times the learning rate",

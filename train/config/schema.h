@@ -21,12 +21,17 @@ struct Field {
   bool may_change = false;            ///< between a run and its resumption
   std::string absent;                 ///< what leaving the key out means, where that is no value
   std::optional<ModelFamily> family;  ///< the key exists for this family alone
+  bool for_files = false;             ///< the key has no meaning with data.task
 
   std::function<void(const YAML::Node&, const Rule&, const Report&, Config&)> parse;
   /// The value as YAML; nothing where it is unset.
   std::function<std::optional<std::string>(const Config&)> format;
 
   bool belongs_to(ModelFamily f) const { return !family || *family == f; }
+  /// Whether the key has a meaning in this configuration.
+  bool applies_to(const Config& config) const {
+    return belongs_to(config.model.family) && !(for_files && config.data.task);
+  }
   /// "a number, above 0, steps": type, unit and allowed values in words.
   std::string accepts() const;
 };

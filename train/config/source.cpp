@@ -14,6 +14,7 @@
 #include "core/base/error.h"
 #include "train/config/schema.h"
 #include "train/config/suggest.h"
+#include "train/config/yaml_document.h"
 
 namespace carousel {
 namespace {
@@ -54,7 +55,8 @@ std::vector<std::string> names_in(std::string_view section, const Names& names) 
 
 /// What to write in place of the unknown key `name` of `section`.
 std::string advice(const std::string& name, std::string_view section, const Names& names) {
-  const std::vector<std::string> siblings = names_in(section, names);
+  const bool exists = section.empty() || names.sections.find(section) != names.sections.end();
+  const std::vector<std::string> siblings = names_in(exists ? section : "", names);
   if (const auto near = closest(name, siblings)) return fmt::format("did you mean '{}'?", *near);
   for (const std::string& key : names.keys) {
     if (leaf_of(key) != leaf_of(name)) continue;
@@ -75,24 +77,19 @@ class FileReader {
       : path_(path), names_(names), problems_(problems) {}
 
   FileSettings read(const std::string& text) {
-    std::vector<YAML::Node> documents;
     try {
-      documents = YAML::LoadAll(text);
-    } catch (const YAML::Exception& e) {
-      problems_.add(path_, e.mark.line, e.mark.column, "not valid YAML: " + e.msg);
-      return {};
-    }
-    if (documents.size() > 1) {
-      report(documents[1].Mark(), "a second YAML document; a configuration is a single one");
-    }
-    if (!documents.empty() && !documents[0].IsNull()) {
-      if (documents[0].IsMap()) {
-        read_section(documents[0], "");
-      } else {
-        report(documents[0].Mark(), "expected keys and values, 'key: value'");
+      const YAML::Node document = parse_document(text);
+      if (document.IsMap()) {
+        read_section(document, "");
+      } else if (!document.IsNull()) {
+        report(document.Mark(), "expected keys and values, 'key: value'");
+        file_.is_mapping = false;
       }
+    } catch (const YAML::Exception& e) {
+      report(e.mark, "not valid YAML: " + e.msg);
+      file_.is_mapping = false;
     }
-    return std::move(file_);
+    return file_;
   }
 
  private:
@@ -167,8 +164,13 @@ void Problems::throw_if_any() const {
   std::vector<Problem> sorted = problems_;
   std::stable_sort(sorted.begin(), sorted.end(),
                    [&](const Problem& a, const Problem& b) { return rank(a) < rank(b); });
+  constexpr std::size_t kMostShown = 50;
   std::vector<std::string> lines;
   for (const Problem& p : sorted) {
+    if (lines.size() == kMostShown) {
+      lines.push_back(fmt::format("… and {} more", sorted.size() - kMostShown));
+      break;
+    }
     lines.push_back(p.line < 0
                         ? fmt::format("{}: {}", p.source, p.text)
                         : fmt::format("{}:{}:{}: {}", p.source, p.line + 1, p.column + 1, p.text));
@@ -206,9 +208,11 @@ std::vector<Setting> read_overrides(const std::vector<std::string>& overrides, c
                    fmt::format("unknown key '{}'; {}", key,
                                near ? fmt::format("did you mean '{}'?", *near)
                                     : advice(std::string(leaf_of(key)), section_of(key), names)));
+    } else if (text.find_first_not_of(" \t", equals + 1) == std::string::npos) {
+      problems.add(source, -1, -1, "the value is missing; null would unset the key");
     } else {
       try {
-        settings.push_back({key, YAML::Load(text.substr(equals + 1)), source});
+        settings.push_back({key, parse_document(text.substr(equals + 1)), source});
       } catch (const YAML::Exception& e) {
         problems.add(source, -1, -1, "the value is not valid YAML: " + e.msg);
       }

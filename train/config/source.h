@@ -53,6 +53,7 @@ struct Names {
 
 /// What a file says: its settings, and where each section starts.
 struct FileSettings {
+  bool is_mapping = true;  ///< false after a syntax error: nothing else could be read then
   std::vector<Setting> settings;
   std::map<std::string, std::pair<int, int>, std::less<>> sections;  ///< (line, column), from 0
 };
@@ -62,7 +63,7 @@ struct FileSettings {
 /// Throws UsageError if the file cannot be read or is larger than 1 MiB.
 FileSettings read_settings(const std::string& path, const Names& names, Problems& problems);
 
-/// Reads overrides `a.b=value`, the value in YAML. Errors go to `problems`.
+/// Reads overrides `a.b=value`, the value in YAML: null unsets the key. Errors go to `problems`.
 std::vector<Setting> read_overrides(const std::vector<std::string>& overrides, const Names& names,
                                     Problems& problems);
 

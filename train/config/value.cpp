@@ -38,6 +38,20 @@ std::string shown(const YAML::Node& node) {
   return is_plain(node) ? fmt::format("'{}'", text) : fmt::format("the text \"{}\"", text);
 }
 
+/// Whether the node is text; reports an error otherwise. Tags such as !env would be ignored.
+bool check_text(const YAML::Node& node, std::string_view expected, const Report& report) {
+  if (!node.IsScalar()) {
+    report(node.Mark(), fmt::format("expected {}, got {}", expected, shown(node)));
+    return false;
+  }
+  const std::string& tag = node.Tag();
+  if (tag != "?" && tag != "!" && tag != "tag:yaml.org,2002:str") {
+    report(node.Mark(), fmt::format("the tag '{}' is not supported; write the value alone", tag));
+    return false;
+  }
+  return true;
+}
+
 std::string with_unit(const Rule& rule) {
   return rule.unit.empty() ? "" : fmt::format(" ({})", rule.unit);
 }
@@ -139,10 +153,7 @@ void parse_value(const YAML::Node& node, const Rule& rule, const Report& report,
 }
 
 void parse_value(const YAML::Node& node, const Rule& rule, const Report& report, std::string& out) {
-  if (!node.IsScalar()) {
-    report(node.Mark(), fmt::format("expected text, got {}", shown(node)));
-    return;
-  }
+  if (!check_text(node, "text", report)) return;
   const std::string& text = node.Scalar();
   const bool is_path = rule.or_path && text.find_first_of("/.") != std::string::npos;
   const bool known =
@@ -206,6 +217,16 @@ void parse_value(const YAML::Node& node, const Rule& rule, const Report& report,
   }
 }
 
+void parse_value(const YAML::Node& node, const Rule& rule, const Report& report,
+                 std::tuple<double&, double&> out) {
+  if (!node.IsSequence() || node.size() != 2) {
+    report(node.Mark(), fmt::format("expected two numbers [first, second], got {}", shown(node)));
+    return;
+  }
+  parse_value(node[0], rule, report, std::get<0>(out));
+  parse_value(node[1], rule, report, std::get<1>(out));
+}
+
 // --- formatting ---------------------------------------------------------------------------------
 
 std::optional<std::string> format_value(bool value) { return value ? "true" : "false"; }
@@ -242,6 +263,10 @@ std::optional<std::string> format_value(LengthRange value) {
 
 std::optional<std::string> format_value(const ValidationConfig& value) {
   return value.fraction > 0.0 ? format_value(value.fraction) : format_value(value.files);
+}
+
+std::optional<std::string> format_value(std::tuple<const double&, const double&> value) {
+  return fmt::format("[{}, {}]", std::get<0>(value), std::get<1>(value));
 }
 
 }  // namespace carousel

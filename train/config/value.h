@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -54,6 +55,9 @@ void parse_value(const YAML::Node& node, const Rule& rule, const Report& report,
 /// A fraction, a path or a list of paths; null for none.
 void parse_value(const YAML::Node& node, const Rule& rule, const Report& report,
                  ValidationConfig& out);
+/// A list of two numbers.
+void parse_value(const YAML::Node& node, const Rule& rule, const Report& report,
+                 std::tuple<double&, double&> out);
 
 /// YAML text of a value that parse_value() reads back; nothing where it is unset.
 std::optional<std::string> format_value(bool value);
@@ -65,6 +69,7 @@ std::optional<std::string> format_value(const std::vector<std::string>& value);
 std::optional<std::string> format_value(const std::vector<std::int64_t>& value);
 std::optional<std::string> format_value(LengthRange value);
 std::optional<std::string> format_value(const ValidationConfig& value);
+std::optional<std::string> format_value(std::tuple<const double&, const double&> value);
 
 /// "an integer", …: what an error says was expected, and what the list of keys shows.
 inline std::string_view type_name(const bool&) { return "true or false"; }
@@ -79,6 +84,9 @@ inline std::string_view type_name(const std::vector<std::int64_t>&) { return "a 
 inline std::string_view type_name(const LengthRange&) { return "two integers [min, max]"; }
 inline std::string_view type_name(const ValidationConfig&) {
   return "a fraction, a path or a list of paths";
+}
+inline std::string_view type_name(const std::tuple<double&, double&>&) {
+  return "two numbers [first, second]";
 }
 
 /// True for `~`, `null` and nothing at all.
@@ -122,7 +130,9 @@ struct Words<ScheduleType> {
 template <>
 struct Words<DeviceChoice> {
   static constexpr std::pair<std::string_view, DeviceChoice> kAll[] = {
-      {"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kUseCpu}, {"cuda", DeviceChoice::kUseCuda}};
+      {"auto", DeviceChoice::kAuto},
+      {"cpu", DeviceChoice::kUseCpu},
+      {"cuda", DeviceChoice::kUseCuda}};
 };
 /// The precisions of a run.
 template <>

@@ -30,7 +30,7 @@ std::string indented(std::string_view key, std::string_view value) {
 template <class Visit>
 void for_each_value(const Config& config, Visit&& visit) {
   for (const Field& field : schema()) {
-    if (!field.belongs_to(config.model.family)) continue;
+    if (!field.applies_to(config)) continue;
     if (const auto value = field.format(config)) visit(field, *value);
   }
 }
@@ -51,11 +51,11 @@ std::string explain(const LoadedConfig& loaded) {
   std::string text;
   std::string previous;
   for (const Field& field : schema()) {
-    if (!field.belongs_to(loaded.config.model.family)) continue;
+    if (!field.applies_to(loaded.config)) continue;
     const auto value = field.format(loaded.config);
     // An unset key is shown too, as a comment that says what its absence means.
-    std::string line = indented(field.key, value.value_or(""));
-    if (!value) line = "# " + line + field.absent;
+    std::string line = indented(field.key, value.value_or(field.absent));
+    if (!value) line.insert(line.find_first_not_of(' '), "# ");
     text += section_headers(field.key, previous);
     text += fmt::format("{:<40}  # [{}] {} ({})\n", line, loaded.origins.at(field.key), field.doc,
                         field.accepts());
