@@ -14,4 +14,7 @@ namespace log = spdlog;
 /// Not thread-safe; call it before other threads log.
 void init_logging(const std::string& file = "");
 
+/// Appends a line to the log file alone, if there is one.
+void log_to_file(const std::string& line);
+
 }  // namespace carousel

@@ -20,30 +20,30 @@ void sum_of_squares_kernel(const SumOfSquaresArgs& args) {
   });
 }
 
-void adamw_kernel(const AdamWArgs& args) {
-  float* master = args.master.data<float>();
-  const float* grad = args.grad.data<float>();
-  float* m = args.m.data<float>();
-  float* v = args.v.data<float>();
+template <class C>
+void adamw_update(const AdamWArgs& args) {
+  C* master = args.master.data<C>();
+  const C* grad = args.grad.data<C>();
+  C* m = args.m.data<C>();
+  C* v = args.v.data<C>();
   bfloat16* compute = args.compute.data_or_null<bfloat16>();
   const double norm = std::sqrt(*args.grad_norm2.data<double>());
   if (!std::isfinite(norm)) return;
-  const auto scale =
-      static_cast<float>(args.clip > 0 ? std::min(1.0, args.clip / (norm + 1e-6)) : 1.0);
+  const auto scale = static_cast<C>(args.clip > 0 ? std::min(1.0, args.clip / (norm + 1e-6)) : 1.0);
   const auto t = static_cast<double>(args.step);
-  const auto step_size = static_cast<float>(args.lr / (1.0 - std::pow(args.beta1, t)));
-  const auto v_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(args.beta2, t)));
-  const auto beta1 = static_cast<float>(args.beta1);
-  const auto beta2 = static_cast<float>(args.beta2);
-  const auto one_minus_beta1 = static_cast<float>(1.0 - args.beta1);
-  const auto one_minus_beta2 = static_cast<float>(1.0 - args.beta2);
-  const auto eps = static_cast<float>(args.eps);
+  const auto step_size = static_cast<C>(args.lr / (1.0 - std::pow(args.beta1, t)));
+  const auto v_scale = static_cast<C>(1.0 / std::sqrt(1.0 - std::pow(args.beta2, t)));
+  const auto beta1 = static_cast<C>(args.beta1);
+  const auto beta2 = static_cast<C>(args.beta2);
+  const auto one_minus_beta1 = static_cast<C>(1.0 - args.beta1);
+  const auto one_minus_beta2 = static_cast<C>(1.0 - args.beta2);
+  const auto eps = static_cast<C>(args.eps);
   for (const AdamWSegment& s : args.segments) {
-    const auto keep = static_cast<float>(1.0 - args.lr * s.weight_decay);
+    const auto keep = static_cast<C>(1.0 - args.lr * s.weight_decay);
     parallel_for(s.end - s.begin, kElementwiseGrain, [&](std::int64_t from, std::int64_t to) {
 #pragma omp simd
       for (std::int64_t i = s.begin + from; i < s.begin + to; ++i) {
-        const float g = scale * grad[i];
+        const C g = scale * grad[i];
         m[i] = beta1 * m[i] + one_minus_beta1 * g;
         v[i] = beta2 * v[i] + one_minus_beta2 * g * g;
         master[i] = keep * master[i] - step_size * m[i] / (std::sqrt(v[i]) * v_scale + eps);
@@ -51,11 +51,16 @@ void adamw_kernel(const AdamWArgs& args) {
       if (compute != nullptr) {
 #pragma omp simd
         for (std::int64_t i = s.begin + from; i < s.begin + to; ++i) {
-          compute[i] = bfloat16(master[i]);
+          compute[i] = bfloat16(static_cast<float>(master[i]));
         }
       }
     });
   }
+}
+
+void adamw_kernel(const AdamWArgs& args) {
+  if (args.master.dtype() == DType::kF64) return adamw_update<double>(args);
+  adamw_update<float>(args);
 }
 
 }  // namespace

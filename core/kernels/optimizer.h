@@ -23,7 +23,7 @@ struct AdamWSegment {
 };
 
 /// One step of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, decay decoupled and scaled by
-/// lr as in PyTorch), all in float32:
+/// lr as in PyTorch), all in float32 (float64 for f64 arenas):
 ///   g = c·grad, c = min(1, clip/(norm + 1e-6)), norm = √grad_norm2     (clip = 0: c = 1)
 ///   w −= lr·decay·w;  m = β1·m + (1−β1)·g;  v = β2·v + (1−β2)·g²
 ///   w −= lr/(1−β1^t) · m / (√v/√(1−β2^t) + eps)

@@ -1,0 +1,79 @@
+// What a run tells: a progress line for people, metrics.jsonl for programs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "core/tensor/device.h"
+
+namespace carousel {
+
+/// One step, as measured.
+struct StepReport {
+  std::int64_t step = 0;
+  std::int64_t steps = 0;  ///< of the whole run
+  double loss = 0.0;       ///< nats per target
+  double gradient_norm = 0.0;
+  double lr = 0.0;
+  double seconds = 0.0;              ///< of the step
+  std::int64_t tokens = 0;           ///< in the step
+  double training_flops = 0;         ///< useful FLOPs of the step
+  std::optional<double> peak_flops;  ///< per second, of the hardware; unknown: no MFU
+  std::size_t memory_bytes = 0;
+  double eta_seconds = 0.0;
+};
+
+/// `step 61/74 | loss 3.2089 | norm 1.480 | lr 3.0e-04 | 44.6 ms | 91.9k tok/s | MFU 43.4% |
+/// mem 12.3 GiB | eta 0:01:02`
+std::string format_progress(const StepReport& report);
+
+/// Shows steps on stderr: rewritten in place after every step on a terminal, otherwise a line every
+/// `every` steps; such lines also go to the log file.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::int64_t every);
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  void show(const StepReport& report);
+  /// Ends a line that stands unfinished on the terminal; call before other output.
+  void finish();
+
+ private:
+  std::int64_t every_;
+  bool terminal_;
+  bool unfinished_ = false;
+};
+
+/// metrics.jsonl: one JSON object a line, appended and flushed.
+class MetricsFile {
+ public:
+  /// Opens or creates `path`. Of an existing file only whole lines with a "step" of at most
+  /// `resumed_step` stay: what a killed run had written beyond its checkpoint is done again. Throws
+  /// UsageError if the file cannot be written.
+  MetricsFile(const std::filesystem::path& path, std::int64_t resumed_step);
+  /// Throws UsageError if the disk is full.
+  void write(const nlohmann::json& record);
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::filesystem::path path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+/// {"step", "loss", "grad_norm", "lr", "seconds", "tokens_per_second", "memory_bytes"[, "mfu"]}
+nlohmann::json step_record(const StepReport& report);
+
+/// Resident memory of this process on the CPU, memory held from the device elsewhere.
+std::size_t memory_in_use(Device device);
+
+}  // namespace carousel
