@@ -1,0 +1,14 @@
+// The subcommands of `carousel`. Each add_… function declares its options on the program and does
+// its work in the subcommand's callback; failures are exceptions, which main() turns into exit codes.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace carousel {
+
+void add_train(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_plan(CLI::App& app);
+
+}  // namespace carousel

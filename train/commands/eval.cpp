@@ -1,0 +1,94 @@
+#include <nlohmann/json.hpp>
+
+#include "train/commands/commands.h"
+#include "train/evaluate.h"
+#include "train/run_directory.h"
+
+namespace carousel {
+namespace {
+
+struct EvalOptions {
+  std::string path;
+  std::vector<std::string> data;
+  std::int64_t batches = 0;
+  std::int64_t seq_len = 0;
+  bool by_position = false;
+  bool json = false;
+  DeviceChoice device = DeviceChoice::kAuto;
+};
+
+Dataset validation_of(const TrainedModel& trained, const EvalOptions& options) {
+  DataConfig data = trained.config.data;
+  if (!options.data.empty()) {
+    data.train = options.data;  // opened, not read: the loader wants both
+    data.val = {.files = options.data};
+  }
+  if (options.seq_len > 0) data.seq_len = options.seq_len;
+  Dataset dataset = open_dataset(data,
+                                 {.seed = static_cast<std::uint64_t>(trained.config.seed),
+                                  .eval_batches = options.batches,
+                                  .vocab_size = trained.config.model.vocab_size.value_or(0)},
+                                 trained.tokenizer);
+  if (dataset.validation == nullptr) {
+    throw UsageError("the run has no validation data; give files with --data");
+  }
+  return dataset;
+}
+
+nlohmann::json to_json(const EvalResult& result) {
+  nlohmann::json json = {{"loss", result.loss},
+                         {"perplexity", result.perplexity()},
+                         {"accuracy", result.accuracy},
+                         {"targets", result.targets},
+                         {"loss_by_position", result.loss_by_position}};
+  if (result.bits_per_byte) json["bits_per_byte"] = *result.bits_per_byte;
+  return json;
+}
+
+// Means over stretches whose length doubles: does the model still gain from a longer context?
+void print_by_position(const std::vector<double>& loss) {
+  for (std::size_t begin = 0, end = 1; begin < loss.size(); begin = end, end *= 2) {
+    end = std::min(end, loss.size());
+    double sum = 0.0;
+    for (std::size_t p = begin; p < end; ++p) sum += loss[p];
+    fmt::print("  tokens {:>6} to {:>6}  loss {:.4f}\n", begin + 1, end,
+               sum / static_cast<double>(end - begin));
+  }
+}
+
+void run_eval(const EvalOptions& options) {
+  const TrainedModel trained = load_trained_model(options.path, options.device);
+  const Dataset dataset = validation_of(trained, options);
+  const EvalResult result =
+      evaluate(*trained.model, *dataset.validation, trained.config.micro_batch_size.value_or(0),
+               trained.tokenizer.get());
+  if (options.json) {
+    fmt::print("{}\n", to_json(result).dump());
+    return;
+  }
+  fmt::print("{} at step {}\n{}\n{}\n", trained.checkpoint.string(), trained.step,
+             dataset.validation->describe(), to_string(result));
+  if (options.by_position) print_by_position(result.loss_by_position);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  const auto options = std::make_shared<EvalOptions>();
+  CLI::App* command = app.add_subcommand("eval", "Evaluate a trained model on held-out data");
+  command->add_option("run", options->path, "run directory, or one of its checkpoints")->required();
+  command->add_option("--data", options->data, "files (default: the run's validation data)");
+  command->add_option("--batches", options->batches, "how many batches; 0: all")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--seq-len", options->seq_len, "tokens a window; 0: as in training")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--by-position", options->by_position, "also the loss by position");
+  command->add_flag("--json", options->json, "one JSON object instead of text");
+  add_device_option(*command, options->device);
+  command->footer("Example: carousel eval runs/quickstart --seq-len 1024 --by-position");
+  command->callback([options] { run_eval(*options); });
+}
+
+}  // namespace carousel

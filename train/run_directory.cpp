@@ -1,0 +1,40 @@
+#include "train/run_directory.h"
+
+#include <nlohmann/json.hpp>
+
+#include "train/checkpoint/checkpoint.h"
+#include "train/model_factory.h"
+#include "train/weights.h"
+
+namespace carousel {
+namespace {
+
+Checkpoint find_checkpoint(const std::filesystem::path& path) {
+  if (std::filesystem::exists(path / "manifest.json")) return Checkpoint::open(path);
+  auto newest = newest_good_checkpoint(path / "checkpoints");
+  if (!newest) {
+    throw CheckpointError(
+        "'{}' holds no good checkpoint; give a run directory (runs/NAME) or one of its "
+        "checkpoints/step-… directories",
+        path.string());
+  }
+  return std::move(*newest);
+}
+
+}  // namespace
+
+TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device) {
+  const Checkpoint checkpoint = find_checkpoint(path);
+  const auto run = checkpoint.path().parent_path().parent_path();
+  TrainedModel out;
+  out.config = load_config((run / "config.yaml").string(), {});
+  out.tokenizer = checkpoint_tokenizer(checkpoint);
+  out.model = make_model(out.config.model, out.tokenizer->vocab_size());
+  out.model->parameters().materialise(choose_device(device), out.config.precision);
+  load_weights(checkpoint.model(), out.model->parameters());
+  out.checkpoint = checkpoint.path();
+  out.step = checkpoint.step();
+  return out;
+}
+
+}  // namespace carousel

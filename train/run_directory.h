@@ -1,0 +1,25 @@
+// A trained model read back from its run directory, for generation and evaluation.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "data/tokenizer.h"
+#include "layers/language_model.h"
+#include "train/config/config.h"
+
+namespace carousel {
+
+struct TrainedModel {
+  Config config;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<LanguageModel> model;
+  std::filesystem::path checkpoint;
+  std::int64_t step = 0;
+};
+
+/// Loads `path`: a run directory, whose newest good checkpoint is taken, or a checkpoint directory
+/// inside one. Throws CheckpointError if there is none, or if it does not fit its configuration.
+TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device);
+
+}  // namespace carousel
