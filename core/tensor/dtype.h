@@ -28,6 +28,40 @@ struct bfloat16 {
   }
 };
 
+/// IEEE half precision storage, rounded to nearest even.
+struct float16 {
+  std::uint16_t bits = 0;
+
+  float16() = default;
+  explicit float16(float value) {
+    const auto u = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t sign = (u >> 16) & 0x8000u;
+    const std::uint32_t a = u & 0x7fffffffu;
+    std::uint32_t magnitude;
+    if (a > 0x7f800000u) {
+      magnitude = 0x7e00u | ((a >> 13) & 0x1ffu);  // a quiet NaN with the payload's upper bits
+    } else if (a >= 0x477ff000u) {
+      magnitude = 0x7c00u;  // 65520 and above round to infinity
+    } else if (a < 0x38800000u) {
+      // Below 2^-14 halves are multiples of 2^-24, the spacing of floats at 1/2: the addition
+      // rounds.
+      magnitude = std::bit_cast<std::uint32_t>(std::bit_cast<float>(a) + 0.5f) - 0x3f000000u;
+    } else {
+      magnitude = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+    }
+    bits = static_cast<std::uint16_t>(sign | magnitude);
+  }
+  explicit operator float() const {
+    const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
+    const std::uint32_t magnitude = static_cast<std::uint32_t>(bits & 0x7fffu) << 13;
+    // The product corrects the exponent's bias, for denormals too; infinity and NaN stay so.
+    const std::uint32_t finite =
+        std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
+    return std::bit_cast<float>(sign |
+                                (magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : finite));
+  }
+};
+
 /// Bytes per element.
 constexpr std::size_t size_of(DType t) {
   switch (t) {
@@ -86,6 +120,8 @@ template <>
 inline constexpr DType dtype_of<double> = DType::kF64;
 template <>
 inline constexpr DType dtype_of<bfloat16> = DType::kBF16;
+template <>
+inline constexpr DType dtype_of<float16> = DType::kF16;
 template <>
 inline constexpr DType dtype_of<std::int32_t> = DType::kI32;
 template <>
