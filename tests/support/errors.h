@@ -24,4 +24,15 @@ void expect_error(Run&& run, std::initializer_list<std::string> parts) {
   }
 }
 
+/// The message of the E that run() throws; empty if it throws nothing.
+template <class E, class Run>
+std::string message_of(Run&& run) {
+  try {
+    run();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return "";
+}
+
 }  // namespace carousel::testing

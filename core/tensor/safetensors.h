@@ -1,0 +1,87 @@
+// The safetensors format: an 8-byte little-endian header length, a JSON header that gives every
+// tensor's dtype, shape and byte range, then the bytes. Source: the format's description at
+// https://github.com/huggingface/safetensors. Files are untrusted: every field is checked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/tensor/file.h"
+#include "core/tensor/tensor.h"
+
+namespace carousel {
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+/// Where a tensor lies in its file.
+struct TensorInfo {
+  DType dtype = DType::kF32;
+  Shape shape;
+  std::uint64_t offset = 0;  ///< first byte, from the beginning of the file
+  std::uint64_t bytes = 0;
+};
+
+struct SafetensorsHeader {
+  std::map<std::string, std::string> metadata;
+  std::vector<std::pair<std::string, TensorInfo>> tensors;  ///< in the header's order
+};
+
+/// Parses and checks the header of a whole file in memory; `path` is for messages alone. Refused,
+/// with a CheckpointError that lists all problems (the first one where the JSON itself is broken):
+/// a header length beyond the file or over 100 MB; unknown, missing, repeated or wrongly typed
+/// fields; repeated or unprintable names; unknown dtypes; ranks over Shape::kMaxRank; byte ranges
+/// that are reversed, out of bounds, misaligned or not of the size that shape and dtype give;
+/// overlaps, holes and trailing bytes.
+SafetensorsHeader parse_safetensors_header(const std::filesystem::path& path,
+                                           std::span<const std::byte> file);
+
+/// An open file. Reads are thread-safe and deterministic; they touch the file's pages and the
+/// destination, nothing in between.
+class SafetensorsFile {
+ public:
+  /// Maps the file and checks its header. Throws CheckpointError.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return file_.path(); }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// All names in the header's order.
+  const std::vector<std::string>& names() const { return names_; }
+  bool contains(std::string_view name) const { return index_.contains(std::string(name)); }
+  /// These throw CheckpointError if there is no such tensor.
+  const TensorInfo& info(std::string_view name) const;
+  /// A new tensor with the file's dtype.
+  Tensor load(std::string_view name, Device device = kCpu) const;
+  /// A new tensor; floating dtypes convert into each other as convert_elements() does. Throws
+  /// CheckpointError for other conversions.
+  Tensor load_as(std::string_view name, DType dtype, Device device = kCpu) const;
+  /// Overwrites `to`, converting as load_as() does. Throws CheckpointError if the shapes differ.
+  void read_into(std::string_view name, Tensor& to) const;
+
+ private:
+  MappedFile file_;
+  std::map<std::string, std::string> metadata_;
+  std::vector<std::string> names_;
+  std::unordered_map<std::string, TensorInfo> index_;
+};
+
+/// Writes the tensors (any device, distinct printable names) to an open file, in the given order
+/// but larger element types first, so that all are aligned. Constant extra memory beside the
+/// header. Throws CheckpointError if the writing fails or the metadata are not UTF-8.
+void write_safetensors(OutputFile& file, const std::vector<NamedTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata);
+/// The same to `path`: written beside it as "<path>.tmp", synced, then renamed, so that the path
+/// holds either what it held before or all of the new file.
+void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace carousel
