@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/base/file.h"
 #include "data/files.h"
 #include "data/json_fields.h"
 #include "data/text.h"
@@ -31,7 +32,7 @@ CharTokenizer::CharTokenizer(std::vector<char32_t> vocabulary, const std::string
 std::unique_ptr<CharTokenizer> CharTokenizer::from_files(std::span<const std::string> paths) {
   std::vector<bool> seen(kMaxCodePoint + std::size_t{1});
   for (const std::string& path : paths) {
-    const MappedFile file(path);
+    const MappedFile file(path, ExitCode::kData);
     if (file.text().empty()) throw DataError("{} is empty; remove it from the corpus", path);
     for_each_character(file.text(), {path}, [&](char32_t c, std::size_t) { seen[c] = true; });
   }

@@ -1,4 +1,4 @@
-// Files of the data floor: memory maps, files that appear whole or not at all, and the resolution
+// Files of the data floor: files that appear whole or not at all, and the resolution
 // of a configuration's paths to the files of a corpus.
 #pragma once
 
@@ -10,28 +10,6 @@
 #include <vector>
 
 namespace carousel {
-
-/// A file mapped read-only into memory; its pages are read on demand and can be dropped by the
-/// system at any time. The file must not be truncated while it is mapped.
-class MappedFile {
- public:
-  /// Throws DataError if `path` is missing, unreadable or not a regular file.
-  explicit MappedFile(std::string path);
-  ~MappedFile();
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-  MappedFile& operator=(MappedFile&&) = delete;
-
-  const std::string& path() const { return path_; }
-  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
-  std::string_view text() const { return {static_cast<const char*>(data_), size_}; }
-
- private:
-  std::string path_;
-  const void* data_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 /// Writes `path` under the name `path`.tmp and renames it on commit(), after its bytes have reached
 /// the disk: readers see the old file or the new one, never a part. Without commit() the temporary

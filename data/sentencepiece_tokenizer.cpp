@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/base/file.h"
 #include "data/base64.h"
 #include "data/files.h"
 #include "data/json_fields.h"
@@ -37,7 +38,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 
 std::unique_ptr<SentencePieceTokenizer> SentencePieceTokenizer::from_file(const std::string& path) {
-  const MappedFile file(path);
+  const MappedFile file(path, ExitCode::kData);
   return std::make_unique<SentencePieceTokenizer>(std::string(file.text()), path);
 }
 

@@ -30,7 +30,7 @@ std::int32_t header_word(const MappedFile& file, std::size_t i) {
 
 /// The number of tokens, after all checks of header and size.
 std::int64_t checked_token_count(const MappedFile& file) {
-  const std::string& path = file.path();
+  const std::string path = file.path().string();
   const auto bytes = static_cast<std::int64_t>(file.bytes().size());
   if (bytes < kShardHeaderBytes) {
     throw DataError(
@@ -75,7 +75,7 @@ ShardCorpus::ShardCorpus(std::span<const std::string> paths, std::int32_t vocab_
   vocab_size_ = vocab_size;
   shards_.reserve(paths.size());
   for (const std::string& path : paths) {
-    MappedFile file(path);
+    MappedFile file(path, ExitCode::kData);
     const std::int64_t count = checked_token_count(file);
     shards_.push_back({std::move(file), size_, count});
     size_ += count;
@@ -94,7 +94,7 @@ void ShardCorpus::read_shard(const Shard& shard, std::int64_t begin,
   throw DataError(
       "{}: token {} at offset {} (token {} of the shard) is not in the vocabulary of {}; "
       "vocab_size is too small, or the shard belongs to another tokenizer",
-      shard.file.path(), *bad, kShardHeaderBytes + 2 * position, position, vocab_size_);
+      shard.file.path().string(), *bad, kShardHeaderBytes + 2 * position, position, vocab_size_);
 }
 
 void ShardCorpus::read(std::int64_t begin, std::span<std::int32_t> tokens) const {
@@ -113,7 +113,8 @@ void ShardCorpus::read(std::int64_t begin, std::span<std::int32_t> tokens) const
 }
 
 std::string ShardCorpus::describe() const {
-  return describe_files(shards_.front().file.path(), shards_.back().file.path(), shards_.size());
+  return describe_files(shards_.front().file.path().string(), shards_.back().file.path().string(),
+                        shards_.size());
 }
 
 }  // namespace carousel

@@ -4,8 +4,8 @@
 // tokens, zeros), then the tokens as uint16. Source: llm.c, dev/data/data_common.py.
 #pragma once
 
+#include "core/base/file.h"
 #include "data/corpus.h"
-#include "data/files.h"
 
 namespace carousel {
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/base/error.h"
+#include "core/base/file.h"
 #include "data/files.h"
 
 namespace carousel {
@@ -29,7 +30,7 @@ void append(const std::vector<std::int32_t>& from, std::vector<Token>& to) {
 
 template <class Token>
 void append_file(const std::string& path, const Tokenizer& tokenizer, std::vector<Token>& tokens) {
-  const MappedFile file(path);
+  const MappedFile file(path, ExitCode::kData);
   const std::string_view text = file.text();
   if (text.empty()) throw DataError("{} is empty; remove it from the corpus", path);
   if (!tokenizer.encodes_in_parts()) {

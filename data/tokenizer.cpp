@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/file.h"
 #include "data/byte_tokenizer.h"
 #include "data/char_tokenizer.h"
 #include "data/files.h"
@@ -73,7 +74,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(const nlohmann::json& json,
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  const MappedFile file(path);
+  const MappedFile file(path, ExitCode::kData);
   if (file.bytes().size() > kMaxTokenizerBytes) {
     throw DataError("{}: {} bytes; a tokenizer has at most {}", path, file.bytes().size(),
                     kMaxTokenizerBytes);

@@ -52,6 +52,9 @@ using PeerError = CodedError<ExitCode::kPeer>;
 using InternalError = CodedError<ExitCode::kInternal>;
 using Preempted = CodedError<ExitCode::kPreempted>;
 
+/// Throws the CodedError of `code`, for code that serves several kinds of callers.
+[[noreturn]] void throw_error(ExitCode code, const std::string& message);
+
 namespace detail {
 [[noreturn]] void check_failed(const char* condition, const char* file, int line,
                                const std::string& message);

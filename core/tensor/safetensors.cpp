@@ -48,7 +48,7 @@ std::string header_text(const std::vector<const NamedTensor*>& order,
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path, ExitCode::kCheckpoint) {
   SafetensorsHeader header = parse_safetensors_header(path, file_.bytes());
   metadata_ = std::move(header.metadata);
   for (auto& [name, info] : header.tensors) {

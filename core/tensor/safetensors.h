@@ -13,7 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/tensor/file.h"
+#include "core/base/file.h"
 #include "core/tensor/tensor.h"
 
 namespace carousel {

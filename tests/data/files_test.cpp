@@ -18,22 +18,6 @@ std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text));
 }
 
-TEST(MappedFile, ShowsTheBytesOfAFile) {
-  const TempDir dir;
-  MappedFile file(dir.write("a.txt", "seven b"));
-  EXPECT_EQ(file.text(), "seven b");
-  const MappedFile moved(std::move(file));
-  EXPECT_EQ(moved.text(), "seven b");
-  EXPECT_TRUE(MappedFile(dir.write("empty", "")).bytes().empty());
-}
-
-TEST(MappedFile, RefusesWhatIsNoFile) {
-  const TempDir dir;
-  expect_error<DataError>([&] { MappedFile(dir / "missing.txt"); },
-                          {"missing.txt", "No such file"});
-  expect_error<DataError>([&] { MappedFile(dir.path()); }, {dir.path(), "not a regular file"});
-}
-
 TEST(AtomicFile, AppearsOnCommitOnly) {
   const TempDir dir;
   const std::string path = dir / "out";

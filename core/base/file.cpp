@@ -1,4 +1,4 @@
-#include "core/tensor/file.h"
+#include "core/base/file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -50,10 +50,10 @@ std::string io_error(std::string_view action, const std::filesystem::path& path,
                      std::generic_category().message(error), remedy(error));
 }
 
-MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
+MappedFile::MappedFile(std::filesystem::path path, ExitCode failure) : path_(std::move(path)) {
   // O_NONBLOCK: opening a FIFO must not wait for its writer.
   const int descriptor = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor < 0) throw CheckpointError("{}", io_error("open", path_, errno));
+  if (descriptor < 0) throw_error(failure, io_error("open", path_, errno));
   struct stat status {};
   int error = ::fstat(descriptor, &status) == 0 ? 0 : errno;
   const bool regular = error == 0 && S_ISREG(status.st_mode);
@@ -64,8 +64,10 @@ MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
     data_ = static_cast<const std::byte*>(data);
   }
   ::close(descriptor);
-  if (error != 0) throw CheckpointError("{}", io_error("map", path_, error));
-  if (!regular) throw CheckpointError("'{}' is not a regular file; check the path", path_.string());
+  if (error != 0) throw_error(failure, io_error("map", path_, error));
+  if (!regular) {
+    throw_error(failure, fmt::format("'{}' is not a regular file; check the path", path_.string()));
+  }
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

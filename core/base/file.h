@@ -1,5 +1,5 @@
-// Files of checkpoints: read through a mapping, written in one pass. Every failure is a
-// CheckpointError with the path, the system's reason and the remedy.
+// Files: read through a mapping, written in one pass. Every failure is an Error with the path, the
+// system's reason and the remedy; its exit code is the caller's, who knows what the file is.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "core/base/error.h"
 
 namespace carousel {
 
@@ -18,14 +20,15 @@ std::string io_error(std::string_view action, const std::filesystem::path& path,
 /// it by rename, or deleting it, is fine.
 class MappedFile {
  public:
-  /// Throws CheckpointError if the path cannot be read or is not a regular file.
-  explicit MappedFile(std::filesystem::path path);
+  /// Throws Error(failure) if the path cannot be read or is not a regular file.
+  MappedFile(std::filesystem::path path, ExitCode failure);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
 
  private:
   std::filesystem::path path_;

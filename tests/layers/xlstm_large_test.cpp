@@ -1,0 +1,214 @@
+#include "layers/xlstm_large.h"
+
+#include <gtest/gtest.h>
+
+#include "core/autograd/random.h"
+#include "core/kernels/elementwise.h"
+#include "core/ops/activation.h"
+#include "core/ops/cross_entropy.h"
+#include "core/ops/elementwise.h"
+#include "tests/support/golden.h"
+#include "tests/support/golden_model.h"
+#include "tests/support/random.h"
+
+namespace carousel {
+namespace {
+
+using testing::golden_path;
+using testing::relative_error;
+
+XlstmLargeConfig tiny_config() {
+  XlstmLargeConfig c;
+  c.embedding_dim = 24;
+  c.num_heads = 2;
+  c.num_blocks = 2;
+  c.vocab_size = 11;
+  c.ffn_round_up_to_multiple_of = 8;
+  c.chunk_size = 4;
+  return c;
+}
+
+Tensor random_tokens(const Shape& shape, std::int64_t vocab, std::uint64_t seed) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] =
+        static_cast<std::int32_t>(philox_word({seed, 0, 0}, i) % static_cast<std::uint32_t>(vocab));
+  }
+  return Tensor::from<std::int32_t>(ids, shape);
+}
+
+// Larger gate weights than the initial zeros, so that gates and normaliser leave their resting
+// points.
+void randomise(XlstmLarge& model, DType dtype, std::uint64_t seed) {
+  model.parameters().materialise(kCpu, dtype);
+  model.parameters().initialise(seed);
+  for (const Parameter& p : model.parameters().all()) {
+    if (p.spec.name.find("gate_preact.") == std::string::npos) continue;
+    const Tensor values = testing::random_normal<double>(p.spec.shape, seed + 1, 0.5);
+    if (dtype == DType::kF64) {
+      Tensor(p.master).copy_(values);
+    } else {
+      const auto wide = values.to_vector<double>();
+      const std::vector<float> narrow(wide.begin(), wide.end());
+      Tensor(p.master).copy_(Tensor::from<float>(narrow, p.spec.shape));
+    }
+  }
+  model.parameters().refresh_compute();
+}
+
+// (B, S) tokens through the model to (B·S) losses.
+Variable losses(const XlstmLarge& model, const Tensor& tokens, const Tensor& targets,
+                const ForwardOptions& options) {
+  const Variable hidden = model.hidden(tokens, {}, options);
+  const Variable logits = model.logits(reshape(hidden, {tokens.numel(), hidden.dim(-1)}));
+  return cross_entropy(logits, targets, model.logit_cap()).loss;
+}
+
+TEST(XlstmLargeGolden, LogitsAndEveryGradientMatchTheOfficialModel) {
+  const SafetensorsFile file(golden_path("xlstm_large_tiny.safetensors"));
+  XlstmLarge model(
+      testing::golden_xlstm_large_config(nlohmann::json::parse(file.metadata().at("config"))));
+  model.parameters().materialise(kCpu, DType::kF32);
+  testing::load_golden_parameters(model, file, "param.");
+
+  const Tensor ids = file.load("ids");  // (B, S+1)
+  const std::int64_t batch = ids.dim(0);
+  const std::int64_t seq = ids.dim(1) - 1;
+  const auto [tokens, targets] = testing::split_tokens(ids);
+
+  const Variable hidden = model.hidden(tokens, {}, {});
+  const Variable logits = model.logits(reshape(hidden, {batch * seq, hidden.dim(-1)}));
+  const Variable capped = soft_cap(logits, model.logit_cap());
+  EXPECT_LE(relative_error(capped.value(), file.load("logits")), 1e-5);
+
+  const Variable loss =
+      cross_entropy(logits, targets.reshape({batch * seq}), model.logit_cap()).loss;
+  const Variable mean = scaled(sum(loss), 1.0 / static_cast<double>(batch * seq));
+  EXPECT_NEAR(mean.value().item(), file.load("loss").item(), 1e-5);
+  backward(mean);
+  for (const Parameter& p : model.parameters().all()) {
+    const Tensor want = file.load("grad." + testing::nxai_name(p.spec.name));
+    EXPECT_LE(relative_error(p.variable.grad(), want), 1e-4) << p.spec.name;
+  }
+}
+
+TEST(XlstmLarge, EveryGradientMatchesDifferences) {
+  XlstmLarge model(tiny_config());
+  randomise(model, DType::kF64, 3);
+  const Tensor tokens = random_tokens({2, 7}, 11, 5);
+  const Tensor targets = random_tokens({14}, 11, 6);
+  backward(sum(losses(model, tokens, targets, {})));
+  // A sample of the elements of every parameter.
+  for (const Parameter& p : model.parameters().all()) {
+    const auto tape = p.variable.grad().to_vector<double>();
+    double* w = p.master.data<double>();
+    double error2 = 0.0;
+    double norm2 = 0.0;
+    for (std::size_t e = 0; e < tape.size(); e += 1 + tape.size() / 5) {
+      const double x = w[e];
+      const double h = 1e-5;
+      const auto loss_at = [&](double value) {
+        const NoGrad no_grad;
+        w[e] = value;
+        return sum(losses(model, tokens, targets, {})).value().item();
+      };
+      const double difference = (loss_at(x + h) - loss_at(x - h)) / (2 * h);
+      w[e] = x;
+      error2 += (tape[e] - difference) * (tape[e] - difference);
+      norm2 += difference * difference;
+    }
+    EXPECT_LE(std::sqrt(error2), 1e-6 * std::sqrt(norm2) + 1e-8) << p.spec.name;
+  }
+}
+
+TEST(XlstmLarge, RecomputeGivesTheSameBits) {
+  auto config = tiny_config();
+  config.dropout = 0.2;
+  const Tensor tokens = random_tokens({2, 9}, 11, 5);
+  const Tensor targets = random_tokens({18}, 11, 6);
+  const auto gradients = [&](bool recompute) {
+    XlstmLarge model(config);
+    randomise(model, DType::kF32, 3);
+    const RandomScope random(7, 1);
+    backward(sum(losses(model, tokens, targets, {.training = true, .recompute = recompute})));
+    return model.parameters().grad().to_vector<float>();
+  };
+  EXPECT_EQ(gradients(true), gradients(false));
+}
+
+TEST(XlstmLarge, StepByStepLogitsEqualTheParallelOnes) {
+  XlstmLarge model(tiny_config());
+  randomise(model, DType::kF32, 3);
+  constexpr std::int64_t kSeq = 500;
+  constexpr std::int64_t kPrompt = 13;
+  const Tensor tokens = random_tokens({kSeq}, 11, 5);
+  const NoGrad no_grad;
+  const Variable hidden = model.hidden(tokens.reshape({1, kSeq}), {}, {});
+  const Tensor all =
+      soft_cap(model.logits(reshape(hidden, {kSeq, hidden.dim(-1)})), model.logit_cap()).value();
+  ModelState state;
+  Tensor last = next_token_logits(model, tokens.slice(0, kPrompt).reshape({1, kPrompt}), state);
+  for (std::int64_t t = kPrompt; t < kSeq; ++t) {
+    ASSERT_LE(relative_error(last, all.slice(t - 1, t)), 1e-4) << t;
+    last = next_token_logits(model, tokens.slice(t, t + 1).reshape({1, 1}), state);
+  }
+}
+
+TEST(XlstmLarge, AResetMakesTheRestIndependentOfWhatCameBefore) {
+  XlstmLarge model(tiny_config());
+  randomise(model, DType::kF32, 3);
+  const Tensor tokens = random_tokens({12}, 11, 5);
+  std::vector<std::uint8_t> starts(12, 0);
+  starts[5] = 1;
+  const NoGrad no_grad;
+  const Tensor whole =
+      model.hidden(tokens.reshape({1, 12}), Tensor::from<std::uint8_t>(starts, {1, 12}), {})
+          .value();
+  const Tensor alone = model.hidden(tokens.slice(5, 12).reshape({1, 7}), {}, {}).value();
+  EXPECT_LE(relative_error(whole.reshape({12, 24}).slice(5, 12), alone.reshape({7, 24})), 1e-5);
+}
+
+TEST(XlstmLarge, Bf16StaysWithinItsRounding) {
+  const Tensor tokens = random_tokens({4, 33}, 11, 5);
+  const auto run = [&](DType dtype, bool round_weights) {
+    XlstmLarge model(tiny_config());
+    randomise(model, dtype, 3);
+    if (round_weights) {
+      Tensor narrow = Tensor::empty(model.parameters().master().shape(), DType::kBF16);
+      cast(kCpu, {model.parameters().master(), narrow});
+      cast(kCpu, {narrow, model.parameters().master()});
+    }
+    const NoGrad no_grad;
+    const Variable h = model.hidden(tokens, {}, {});
+    return to_dtype(model.logits(reshape(h, {tokens.numel(), h.dim(-1)})), DType::kF32).value();
+  };
+  // The weights' rounding alone gives the scale; activations are rounded some ten times a block.
+  const Tensor exact = run(DType::kF32, false);
+  const double weights_alone = relative_error(run(DType::kF32, true), exact);
+  EXPECT_LE(relative_error(run(DType::kBF16, false), exact), 4.0 * weights_alone);
+  EXPECT_LE(weights_alone, 0.02);
+}
+
+TEST(XlstmLarge, Has7BsParameterCount) {
+  XlstmLargeConfig config;
+  config.ffn_proj_factor = 2.667;
+  const XlstmLarge model(config);
+  EXPECT_EQ(model.parameters().count(), 6'865'424'896);
+  EXPECT_EQ(ffn_dim(config), 10944);
+}
+
+TEST(XlstmLarge, FfnWidthFollowsTheRoundingOfThePyTorchCode) {
+  XlstmLargeConfig config;
+  config.embedding_dim = 768;
+  config.ffn_proj_factor = 2.667;
+  EXPECT_EQ(ffn_dim(config), 2048);
+}
+
+TEST(XlstmLarge, RefusesHeadsThatDoNotDivide) {
+  auto config = tiny_config();
+  config.num_heads = 5;
+  EXPECT_THROW(XlstmLarge{config}, UsageError);
+}
+
+}  // namespace
+}  // namespace carousel

@@ -1,0 +1,77 @@
+// Golden models of family A: configuration and parameters from a golden file.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/tensor/safetensors.h"
+#include "layers/language_model.h"
+#include "layers/xlstm_large_config.h"
+
+namespace carousel::testing {
+
+inline XlstmLargeConfig golden_xlstm_large_config(const nlohmann::json& j) {
+  XlstmLargeConfig c;
+  c.embedding_dim = j.at("embedding_dim");
+  c.num_heads = j.at("num_heads");
+  c.num_blocks = j.at("num_blocks");
+  c.vocab_size = j.at("vocab_size");
+  c.norm_eps = j.value("norm_eps", c.norm_eps);
+  c.gate_soft_cap = j.value("gate_soft_cap", c.gate_soft_cap);
+  c.output_logit_soft_cap = j.value("output_logit_soft_cap", c.output_logit_soft_cap);
+  c.ffn_proj_factor = j.value("ffn_proj_factor", c.ffn_proj_factor);
+  c.ffn_round_up_to_multiple_of =
+      j.value("ffn_round_up_to_multiple_of", c.ffn_round_up_to_multiple_of);
+  c.qk_dim_factor = j.value("qk_dim_factor", c.qk_dim_factor);
+  c.v_dim_factor = j.value("v_dim_factor", c.v_dim_factor);
+  c.eps = j.value("eps", c.eps);
+  c.chunk_size = j.value("chunk_size", c.chunk_size);
+  return c;
+}
+
+/// (B, S+1) i32 or i64 token ids to inputs and targets (B, S) i32, shifted by one.
+inline std::pair<Tensor, Tensor> split_tokens(const Tensor& ids) {
+  std::vector<std::int64_t> all;
+  if (ids.dtype() == DType::kI64) {
+    all = ids.to_vector<std::int64_t>();
+  } else {
+    const auto narrow = ids.to_vector<std::int32_t>();
+    all.assign(narrow.begin(), narrow.end());
+  }
+  const std::int64_t batch = ids.dim(0);
+  const std::int64_t seq = ids.dim(1) - 1;
+  std::vector<std::int32_t> in;
+  std::vector<std::int32_t> target;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    for (std::int64_t t = 0; t < seq; ++t) {
+      const auto at = static_cast<std::size_t>(b * (seq + 1) + t);
+      in.push_back(static_cast<std::int32_t>(all[at]));
+      target.push_back(static_cast<std::int32_t>(all[at + 1]));
+    }
+  }
+  return {Tensor::from<std::int32_t>(in, {batch, seq}),
+          Tensor::from<std::int32_t>(target, {batch, seq})};
+}
+
+/// The name under which the NX-AI package keeps a parameter.
+inline std::string nxai_name(const std::string& name) {
+  return name == "backbone.embeddings.weight" ? "embedding.weight" : name;
+}
+
+/// Fills the masters from tensors named `prefix` + the package's name; every parameter must exist.
+inline void load_golden_parameters(LanguageModel& model, const SafetensorsFile& file,
+                                   const std::string& prefix) {
+  for (const Parameter& p : model.parameters().all()) {
+    const std::string name = prefix + nxai_name(p.spec.name);
+    ASSERT_TRUE(file.contains(name)) << name;
+    ASSERT_EQ(file.info(name).shape, p.spec.shape) << name;
+    Tensor(p.master).copy_(file.load_as(name, p.master.dtype()));
+  }
+  model.parameters().refresh_compute();
+}
+
+}  // namespace carousel::testing
