@@ -186,7 +186,7 @@ TEST(XlstmLarge, Bf16StaysWithinItsRounding) {
   const Tensor exact = run(DType::kF32, false);
   const double weights_alone = relative_error(run(DType::kF32, true), exact);
   EXPECT_LE(relative_error(run(DType::kBF16, false), exact), 4.0 * weights_alone);
-  EXPECT_LE(weights_alone, 0.02);
+  EXPECT_LE(weights_alone, 0.05);
 }
 
 TEST(XlstmLarge, Has7BsParameterCount) {
