@@ -79,4 +79,32 @@ inline T log_sigmoid(T x) {
   return std::min(x, T{0}) - log1p_unit(exp(-std::abs(x)));
 }
 
+/// Φ(x), the standard normal distribution function, and its density φ(x), by which GELU and its
+/// derivative are made; they share one exponential.
+template <class T>
+struct Normal {
+  T cdf, density;
+};
+/// Φ(−a) = e^(−a²/2)·t·P(t) with t = 1/(1 + a/4), for a >= 0, where P is fitted to a relative error
+/// of 2e-8; Φ is within 2^−22 absolutely, and within 1e-6 of itself for |x| < 4.
+inline Normal<float> normal(float x) {
+  const float a = std::abs(x);
+  const float e = exp(-0.5f * x * x);
+  const float t = 1.0f / (1.0f + 0.25f * a);
+  float p = 2.878473597e-2f;
+  p = p * t - 1.675080976e-1f;
+  p = p * t + 3.260816356e-1f;
+  p = p * t - 2.395533760e-1f;
+  p = p * t + 2.247224302e-1f;
+  p = p * t + 2.330477514e-2f;
+  p = p * t + 1.061683001e-1f;
+  p = p * t + 9.818277821e-2f;
+  p = p * t + 9.981681070e-2f;
+  const float tail = e * t * p;
+  return {x > 0.0f ? 1.0f - tail : tail, 0.398942280f * e};
+}
+inline Normal<double> normal(double x) {
+  return {0.5 * std::erfc(-x * 0.70710678118654752), 0.39894228040143268 * exp(-0.5 * x * x)};
+}
+
 }  // namespace carousel::math

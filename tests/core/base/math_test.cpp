@@ -49,9 +49,40 @@ TEST(Math, Log1pUnitIsAccurateRelativeToItself) {
   EXPECT_TRUE(std::isnan(math::log1p_unit(std::numeric_limits<float>::quiet_NaN())));
 }
 
-TEST(Math, LogSigmoidIsExactInBothTails) {
-  EXPECT_NEAR(math::log_sigmoid(-50.0f), -50.0f, 1e-5f);
-  EXPECT_NEAR(math::log_sigmoid(20.0f), -2.0611536e-9f, 1e-14f);
+TEST(Math, LogSigmoidIsAccurateRelativeToItself) {
+  double worst = 0.0;
+  for (float x = -60.0f; x < 87.0f; x += 0.00173f) {
+    const double wide = x;
+    const double want = std::min(wide, 0.0) - std::log1p(std::exp(-std::abs(wide)));
+    worst = std::max(worst, std::abs((math::log_sigmoid(x) - want) / want));
+  }
+  EXPECT_LE(worst, 4.0 * 0x1.0p-23);  // exp and log1p
+  EXPECT_EQ(math::log_sigmoid(-1000.0f), -1000.0f);
+  EXPECT_EQ(math::log_sigmoid(1000.0f), 0.0f);
+  EXPECT_TRUE(std::isnan(math::log_sigmoid(std::numeric_limits<float>::quiet_NaN())));
+}
+
+TEST(Math, NormalDistributionIsAccurateIntoItsTails) {
+  double worst = 0.0;
+  double worst_relative = 0.0;
+  double worst_density = 0.0;
+  for (float x = -15.0f; x < 15.0f; x += 0.00037f) {
+    const double wide = x;
+    const math::Normal<float> got = math::normal(x);
+    const math::Normal<double> want = math::normal(wide);
+    worst = std::max(worst, std::abs(got.cdf - want.cdf));
+    worst_density = std::max(worst_density, std::abs(got.density - want.density));
+    if (std::abs(x) < 4.0f) {
+      worst_relative = std::max(worst_relative, std::abs(got.cdf - want.cdf) / want.cdf);
+    }
+  }
+  EXPECT_LE(worst, 0x1.0p-22);
+  EXPECT_LE(worst_density, 0x1.0p-23);
+  EXPECT_LE(worst_relative, 1e-6);
+  EXPECT_EQ(math::normal(0.0f).cdf, 0.5f);
+  EXPECT_EQ(math::normal(-40.0f).cdf, 0.0f);
+  EXPECT_EQ(math::normal(40.0f).cdf, 1.0f);
+  EXPECT_TRUE(std::isnan(math::normal(std::numeric_limits<float>::quiet_NaN()).cdf));
 }
 
 }  // namespace
