@@ -18,6 +18,13 @@ struct Compute<bfloat16> {
 template <class T>
 using compute_t = typename Compute<T>::type;
 
+/// `value` rounded to the storage type. To be preferred to static_cast<T>(value) in loops under
+/// `omp simd`: GCC does not vectorise a loop whose own body constructs an object (a bfloat16).
+template <class T>
+T round_to(compute_t<T> value) {
+  return static_cast<T>(value);
+}
+
 /// Calls f.template operator()<T>() with the C++ type of a floating dtype.
 template <class F>
 void dispatch_floating(const char* kernel, DType dtype, F&& f) {

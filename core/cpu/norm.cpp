@@ -70,7 +70,7 @@ void forward(const NormForwardArgs& args) {
         T* total = sum + r * n;
 #pragma omp simd
         for (std::int64_t j = 0; j < n; ++j) {
-          total[j] = static_cast<T>(static_cast<C>(s[j]) + static_cast<C>(other[j]));
+          total[j] = round_to<T>(static_cast<C>(s[j]) + static_cast<C>(other[j]));
         }
         s = total;
       }
@@ -82,14 +82,14 @@ void forward(const NormForwardArgs& args) {
       if (gate == nullptr) {
 #pragma omp simd
         for (std::int64_t j = 0; j < n; ++j) {
-          y[j] = static_cast<T>((static_cast<C>(s[j]) - row.mean) * row.rstd * w[j]);
+          y[j] = round_to<T>((static_cast<C>(s[j]) - row.mean) * row.rstd * w[j]);
         }
       } else {
         const T* g = gate + r * n;
 #pragma omp simd
         for (std::int64_t j = 0; j < n; ++j) {
-          y[j] = static_cast<T>((static_cast<C>(s[j]) - row.mean) * row.rstd * w[j] *
-                                math::sigmoid(static_cast<C>(g[j])));
+          y[j] = round_to<T>((static_cast<C>(s[j]) - row.mean) * row.rstd * w[j] *
+                             math::sigmoid(static_cast<C>(g[j])));
         }
       }
     }
@@ -105,7 +105,7 @@ void gate_backward(const T* g, const T* dout, const T* s, const C* w, Statistics
     const C sigma = math::sigmoid(static_cast<C>(g[j]));
     const C y = (static_cast<C>(s[j]) - row.mean) * row.rstd * w[j];
     const C d = static_cast<C>(dout[j]);
-    dgate[j] = static_cast<T>(d * y * sigma * (C{1} - sigma));
+    dgate[j] = round_to<T>(d * y * sigma * (C{1} - sigma));
     dy[j] = d * sigma;
   }
 }
@@ -129,7 +129,7 @@ void row_backward(const T* s, const C* dy, const C* w, Statistics<C> row, NormKi
   for (std::int64_t j = 0; j < n; ++j) {
     const C normed = (static_cast<C>(s[j]) - row.mean) * row.rstd;
     const C extra = dsum != nullptr ? static_cast<C>(dsum[j]) : C{0};
-    dx[j] = static_cast<T>(row.rstd * (dy[j] * w[j] - mean_d - normed * mean_dot) + extra);
+    dx[j] = round_to<T>(row.rstd * (dy[j] * w[j] - mean_d - normed * mean_dot) + extra);
   }
 }
 

@@ -51,7 +51,7 @@ void adamw_update(const AdamWArgs& args) {
       if (compute != nullptr) {
 #pragma omp simd
         for (std::int64_t i = s.begin + from; i < s.begin + to; ++i) {
-          compute[i] = bfloat16(static_cast<float>(master[i]));
+          compute[i] = round_to<bfloat16>(static_cast<float>(master[i]));
         }
       }
     });

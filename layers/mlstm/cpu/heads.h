@@ -86,7 +86,7 @@ void round_into(Rows<T> rows, std::int64_t n, std::int64_t width, Rows<cpu::comp
     if (!rows) return;
     for (std::int64_t t = 0; t < n; ++t) {
 #pragma omp simd
-      for (std::int64_t d = 0; d < width; ++d) rows[t][d] = static_cast<T>(from[t][d]);
+      for (std::int64_t d = 0; d < width; ++d) rows[t][d] = cpu::round_to<T>(from[t][d]);
     }
   }
 }

@@ -125,7 +125,8 @@ class Forward {
       const C inverse = C{1} / norm.value;
       T* out = h[t];
 #pragma omp simd
-      for (std::int64_t y = 0; y < dims_.dv; ++y) out[y] = static_cast<T>(s.numerator[y] * inverse);
+      for (std::int64_t y = 0; y < dims_.dv; ++y)
+        out[y] = cpu::round_to<T>(s.numerator[y] * inverse);
       if (normaliser) *normaliser[t] = norm.value;
       if (sign) *sign[t] = norm.sign;
       if (stabiliser) *stabiliser[t] = m;
@@ -292,7 +293,7 @@ class Backward {
     if (const Rows<T> dv = rows_of<T>(args_.dv, dims_, unit)) {
       T* out = dv[t];
 #pragma omp simd
-      for (std::int64_t y = 0; y < dims_.dv; ++y) out[y] = static_cast<T>(s.dv[y]);
+      for (std::int64_t y = 0; y < dims_.dv; ++y) out[y] = cpu::round_to<T>(s.dv[y]);
     }
     GateGradients<C>(args_, dims_, unit).write(t, dlog_input, token.forget * dforget);
   }
