@@ -1,8 +1,5 @@
 #include "core/kernels/activation.h"
 
-#include <cmath>
-#include <numbers>
-
 #include "core/base/math.h"
 #include "core/base/parallel.h"
 #include "core/cpu/dispatch.h"
@@ -20,7 +17,7 @@ void soft_cap_forward(const SoftCapForwardArgs& args) {
     parallel_for(args.x.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) {
-        y[i] = static_cast<T>(cap * math::tanh(static_cast<C>(x[i]) / cap));
+        y[i] = round_to<T>(cap * math::tanh(static_cast<C>(x[i]) / cap));
       }
     });
   });
@@ -37,7 +34,7 @@ void soft_cap_backward(const SoftCapBackwardArgs& args) {
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) {
         const C t = static_cast<C>(y[i]) * inverse;
-        dx[i] = static_cast<T>(static_cast<C>(dy[i]) * (C{1} - t * t));
+        dx[i] = round_to<T>(static_cast<C>(dy[i]) * (C{1} - t * t));
       }
     });
   });
@@ -68,10 +65,8 @@ struct Sigmoid {
 struct Gelu {
   template <class C>
   ValueAndSlope<C> operator()(C x) const {
-    const C cdf = C{0.5} * (C{1} + std::erf(x * static_cast<C>(1.0 / std::numbers::sqrt2)));
-    const C pdf = static_cast<C>(0.5 * std::numbers::inv_sqrtpi * std::numbers::sqrt2) *
-                  math::exp(C{-0.5} * x * x);
-    return {x * cdf, cdf + x * pdf};
+    const math::Normal<C> normal = math::normal(x);
+    return {x * normal.cdf, normal.cdf + x * normal.density};
   }
 };
 
@@ -97,7 +92,7 @@ void gated_forward(const GatedForwardArgs& args) {
       parallel_for(args.y.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
         for (std::int64_t i = begin; i < end; ++i) {
-          y[i] = static_cast<T>(phi(static_cast<C>(gate[i])).value * static_cast<C>(up[i]));
+          y[i] = round_to<T>(phi(static_cast<C>(gate[i])).value * static_cast<C>(up[i]));
         }
       });
     });
@@ -118,8 +113,8 @@ void gated_backward(const GatedBackwardArgs& args) {
         for (std::int64_t i = begin; i < end; ++i) {
           const ValueAndSlope<C> p = phi(static_cast<C>(gate[i]));
           const C d = static_cast<C>(dy[i]);
-          dgate[i] = static_cast<T>(d * static_cast<C>(up[i]) * p.slope);
-          dup[i] = static_cast<T>(d * p.value);
+          dgate[i] = round_to<T>(d * static_cast<C>(up[i]) * p.slope);
+          dup[i] = round_to<T>(d * p.value);
         }
       });
     });
