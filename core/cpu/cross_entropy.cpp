@@ -44,7 +44,8 @@ void forward(const CrossEntropyForwardArgs& args) {
                    C largest = z[0];
 #pragma omp simd reduction(max : largest)
                    for (std::int64_t v = 0; v < vocab; ++v) {
-                     largest = std::max(largest, z[static_cast<std::size_t>(v)]);
+                     const C value = z[static_cast<std::size_t>(v)];
+                     largest = value > largest ? value : largest;
                    }
                    C total{0};
 #pragma omp simd reduction(+ : total)
@@ -89,10 +90,10 @@ void backward(const CrossEntropyBackwardArgs& args) {
           for (std::int64_t v = 0; v < vocab; ++v) {
             const C value = z[static_cast<std::size_t>(v)];
             const C t = value * inverse;
-            out[v] = static_cast<T>(scale * math::exp(value - lse_row) * (C{1} - t * t));
+            out[v] = round_to<T>(scale * math::exp(value - lse_row) * (C{1} - t * t));
           }
           const C t = chosen * inverse;
-          out[at] = static_cast<T>(scale * (math::exp(chosen - lse_row) - C{1}) * (C{1} - t * t));
+          out[at] = round_to<T>(scale * (math::exp(chosen - lse_row) - C{1}) * (C{1} - t * t));
         }
       });
 }
