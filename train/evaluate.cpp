@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "core/kernels/cross_entropy.h"
@@ -80,6 +81,15 @@ EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::
     result.bits_per_byte = loss / std::numbers::ln2 / static_cast<double>(totals.bytes);
   }
   return result;
+}
+
+nlohmann::json eval_record(std::int64_t step, const EvalResult& result) {
+  nlohmann::json json = {{"step", step},
+                         {"val_loss", result.loss},
+                         {"val_perplexity", result.perplexity()},
+                         {"val_accuracy", result.accuracy}};
+  if (result.bits_per_byte) json["val_bits_per_byte"] = *result.bits_per_byte;
+  return json;
 }
 
 std::string to_string(const EvalResult& result) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,9 @@ struct EvalResult {
 /// deterministic. Throws DataError if there is nothing to predict.
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
                     const Tokenizer* tokenizer);
+
+/// {"step", "val_loss", "val_perplexity", "val_accuracy"[, "val_bits_per_byte"]}
+nlohmann::json eval_record(std::int64_t step, const EvalResult& result);
 
 /// "loss 1.6543 | perplexity 5.23 | 2.387 bits/byte | accuracy 51.2 % | 20480 targets"
 std::string to_string(const EvalResult& result);

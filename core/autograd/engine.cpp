@@ -147,7 +147,8 @@ class Engine final : public BackwardContext {
 };
 
 void backward(const Variable& root, Tensor gradient) {
-  NoGrad no_grad;
+  const NoGrad no_grad;
+  const RoleScope role(Role::kActivations);
   Engine engine;
   engine.seed(root, std::move(gradient));
   engine.run();
@@ -156,7 +157,8 @@ void backward(const Variable& root, Tensor gradient) {
 void backward(const std::vector<Variable>& roots, const std::vector<Tensor>& gradients) {
   CAROUSEL_CHECK(roots.size() == gradients.size(), "{} roots, {} gradients", roots.size(),
                  gradients.size());
-  NoGrad no_grad;
+  const NoGrad no_grad;
+  const RoleScope role(Role::kActivations);
   Engine engine;
   for (std::size_t i = 0; i < roots.size(); ++i) {
     if (gradients[i].defined()) engine.seed(roots[i], gradients[i]);

@@ -1,8 +1,11 @@
 // The subcommands of `carousel`. Each add_… function declares its options on the program and does
-// its work in the subcommand's callback; failures are exceptions, which main() turns into exit codes.
+// its work in the subcommand's callback; failures are exceptions, which main() turns into exit
+// codes.
 #pragma once
 
 #include <CLI/CLI.hpp>
+
+#include "train/config/config.h"
 
 namespace carousel {
 
@@ -10,5 +13,8 @@ void add_train(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_plan(CLI::App& app);
+
+/// The option --device auto|cpu|cuda, shared by the commands that run a model.
+void add_device_option(CLI::App& command, DeviceChoice& device);
 
 }  // namespace carousel

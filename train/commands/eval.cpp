@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "data/dataset.h"
 #include "train/commands/commands.h"
 #include "train/evaluate.h"
 #include "train/run_directory.h"
@@ -72,6 +73,14 @@ void run_eval(const EvalOptions& options) {
 }
 
 }  // namespace
+
+void add_device_option(CLI::App& command, DeviceChoice& device) {
+  const std::map<std::string, DeviceChoice> names = {{"auto", DeviceChoice::kAuto},
+                                                     {"cpu", DeviceChoice::kUseCpu},
+                                                     {"cuda", DeviceChoice::kUseCuda}};
+  command.add_option("--device", device, "auto, cpu or cuda (default: auto)")
+      ->transform(CLI::CheckedTransformer(names).description(""));
+}
 
 void add_eval(CLI::App& app) {
   const auto options = std::make_shared<EvalOptions>();

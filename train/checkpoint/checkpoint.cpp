@@ -1,0 +1,175 @@
+#include "train/checkpoint/checkpoint.h"
+
+#include "core/base/log.h"
+#include "train/checkpoint/directory.h"
+
+namespace carousel {
+namespace fs = std::filesystem;
+namespace {
+
+void make_directory(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (!error && !fs::is_directory(path, error) && !error) {
+    error = std::make_error_code(std::errc::not_a_directory);
+  }
+  if (error) throw CheckpointError("{}", io_error("create the directory", path, error.value()));
+}
+
+Manifest write_files(const fs::path& path, std::int64_t step, const CheckpointContents& contents) {
+  Manifest manifest{.step = step};
+  const auto write = [&](const std::string& name, const auto& fill) {
+    manifest.files[name] = write_hashed(path / name, fill);
+  };
+  const auto write_text = [&](const std::string& name, const std::string& text) {
+    if (!text.empty()) write(name, [&](OutputFile& file) { file.write(text); });
+  };
+  write("model.safetensors", [&](OutputFile& file) {
+    write_safetensors(file, contents.model, {{"format", "pt"}});
+  });
+  if (!contents.optimizer.empty()) {
+    write("optimizer.safetensors",
+          [&](OutputFile& file) { write_safetensors(file, contents.optimizer, {}); });
+  }
+  write_text("config.json", contents.config_json);
+  write_text("tokenizer.json", contents.tokenizer_json);
+  write_text("trainer.json", contents.trainer.dump(2) + "\n");
+  return manifest;
+}
+
+Manifest read_manifest(const fs::path& directory) {
+  const MappedFile file(directory / Manifest::kFileName, ExitCode::kCheckpoint);
+  Manifest manifest = parse_manifest(file.path(), file.text());
+  for (const char* name : {"model.safetensors", "trainer.json"}) {
+    if (!manifest.files.contains(name)) {
+      throw CheckpointError("'{}' lists no {}", file.path().string(), name);
+    }
+  }
+  return manifest;
+}
+
+// The manifest of a directory whose files match it.
+Manifest verify(const fs::path& path, bool read_contents) {
+  Manifest manifest = read_manifest(path);
+  if (const std::string problems = verify_files(path, manifest, read_contents); !problems.empty()) {
+    throw CheckpointError("checkpoint '{}' is damaged; delete it or restore it from a copy:{}",
+                          path.string(), problems);
+  }
+  return manifest;
+}
+
+}  // namespace
+
+void save_checkpoint(const fs::path& directory, std::int64_t step,
+                     const CheckpointContents& contents) {
+  CAROUSEL_CHECK(step >= 0, "checkpoint of step {}", step);
+  make_directory(directory);
+  const DirectoryLock lock(directory, DirectoryLock::Mode::kWait);
+  clean_up(directory);
+  const fs::path final = directory / checkpoint_name(step);
+  if (std::error_code ignored; fs::exists(final, ignored) && !fs::is_directory(final, ignored)) {
+    throw CheckpointError("{}", io_error("save to", final, ENOTDIR));
+  }
+  const fs::path temporary = temporary_path(directory, step);
+  try {
+    make_directory(temporary);
+    const Manifest manifest = write_files(temporary, step, contents);
+    write_hashed(temporary / Manifest::kFileName,
+                 [&](OutputFile& file) { file.write(to_json(manifest)); });
+    sync_directory(temporary);
+    publish(directory, step);
+  } catch (...) {
+    std::error_code ignored;  // gives the space of a half-written checkpoint back
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+}
+
+Checkpoint::Checkpoint(fs::path path, Manifest manifest)
+    : path_(std::move(path)), manifest_(std::move(manifest)) {
+  try {
+    trainer_ = nlohmann::json::parse(text_of("trainer.json"));
+  } catch (const nlohmann::json::exception& e) {
+    throw CheckpointError("'{}' is broken: {}", (path_ / "trainer.json").string(), e.what());
+  }
+}
+
+Checkpoint Checkpoint::open(const fs::path& path) { return {path, verify(path, true)}; }
+
+SafetensorsFile Checkpoint::optimizer() const {
+  if (!has_optimizer()) {
+    throw CheckpointError(
+        "checkpoint '{}' holds no optimizer state, so training cannot be resumed from it",
+        path_.string());
+  }
+  return SafetensorsFile(path_ / "optimizer.safetensors");
+}
+
+std::string Checkpoint::text_of(const std::string& name) const {
+  if (!manifest_.files.contains(name)) return "";
+  return std::string(MappedFile(path_ / name, ExitCode::kCheckpoint).text());
+}
+
+std::unique_ptr<Tokenizer> checkpoint_tokenizer(const Checkpoint& checkpoint) {
+  const std::string text = checkpoint.tokenizer_json();
+  if (text.empty()) return nullptr;
+  const std::string where = (checkpoint.path() / "tokenizer.json").string();
+  try {
+    return tokenizer_from_json(nlohmann::json::parse(text), where);
+  } catch (const nlohmann::json::exception& e) {
+    throw CheckpointError("'{}' is broken: {}", where, e.what());
+  } catch (const DataError& e) {
+    throw CheckpointError("{}", e.what());
+  }
+}
+
+std::optional<Checkpoint> newest_good_checkpoint(const fs::path& directory,
+                                                 std::vector<std::string>* rejected) {
+  if (std::error_code ignored; !fs::exists(directory, ignored)) return std::nullopt;
+  if (const DirectoryLock lock(directory, DirectoryLock::Mode::kTry); lock.held()) {
+    try {
+      clean_up(directory);
+    } catch (const CheckpointError& e) {
+      log::warn("leftovers of an interrupted save stay: {}", e.what());  // e.g. a read-only disk
+    }
+  }
+  std::string problems;
+  for (const FoundCheckpoint& found : list_checkpoints(directory)) {
+    try {
+      return Checkpoint::open(found.path);
+    } catch (const CheckpointError& e) {
+      log::warn("skipping a bad checkpoint: {}", e.what());
+      problems += fmt::format("\n{}", e.what());
+      if (rejected != nullptr) rejected->push_back(e.what());
+    }
+  }
+  if (!problems.empty()) {
+    throw CheckpointError(
+        "'{}' holds no good checkpoint; restore one from a copy, or choose another output_dir to "
+        "begin anew:{}",
+        directory.string(), problems);
+  }
+  return std::nullopt;
+}
+
+void prune_checkpoints(const fs::path& directory, std::int64_t keep) {
+  if (keep <= 0) return;
+  if (std::error_code ignored; !fs::exists(directory, ignored)) return;
+  const DirectoryLock lock(directory, DirectoryLock::Mode::kWait);
+  clean_up(directory);
+  std::int64_t kept = 0;
+  for (const FoundCheckpoint& found : list_checkpoints(directory)) {
+    if (kept == keep) {
+      discard(directory, found.step);
+      continue;
+    }
+    try {
+      verify(found.path, kept == 0);
+      ++kept;
+    } catch (const CheckpointError& e) {
+      log::warn("a bad checkpoint does not count among those kept: {}", e.what());
+    }
+  }
+}
+
+}  // namespace carousel

@@ -1,0 +1,217 @@
+#include "train/trainer.h"
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+
+#include "core/base/log.h"
+#include "data/tokenizer.h"
+#include "optim/schedule.h"
+#include "train/checkpoint/directory.h"
+#include "train/generation.h"
+#include "train/model_factory.h"
+#include "train/step.h"
+#include "train/weights.h"
+
+namespace carousel {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The checkpoint that this run continues from, under the policy of checkpoint.resume.
+std::optional<Checkpoint> checkpoint_to_resume(const Config& config,
+                                               const std::filesystem::path& directory) {
+  if (config.checkpoint.resume == "auto") return newest_good_checkpoint(directory);
+  if (config.checkpoint.resume != "never") return Checkpoint::open(config.checkpoint.resume);
+  if (!list_checkpoints(directory).empty()) {
+    throw UsageError(
+        "'{}' already holds checkpoints and checkpoint.resume is never; remove them or choose "
+        "another output_dir",
+        directory.string());
+  }
+  return std::nullopt;
+}
+
+std::string hash_of(const Config& config) { return fmt::format("{:016x}", config_hash(config)); }
+
+// A file that is written whole at the start of a run.
+void write_text(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  out.close();
+  if (!out) {
+    throw UsageError("cannot write '{}': {}; choose a writable output_dir", path.string(),
+                     std::strerror(errno));
+  }
+}
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(const Config& config)
+    : config_(config),
+      directory_(config.output_dir),
+      device_(choose_device(config.device)),
+      progress_(config.logging.every) {
+  open_run_directory();
+  const auto checkpoint = checkpoint_to_resume(config_, directory_ / "checkpoints");
+  dataset_ = open_dataset(config_.data,
+                          {.seed = static_cast<std::uint64_t>(config_.seed),
+                           .eval_batches = config_.eval.batches,
+                           .vocab_size = config_.model.vocab_size.value_or(0)},
+                          checkpoint ? checkpoint_tokenizer(*checkpoint) : nullptr);
+  model_ = make_model(config_.model, dataset_.train->vocab_size());
+  model_->parameters().materialise(device_, config_.precision);
+  optimizer_.emplace(model_->parameters(), config_.optim);
+  if (checkpoint) {
+    restore(*checkpoint);
+  } else {
+    model_->parameters().initialise(static_cast<std::uint64_t>(config_.seed));
+  }
+  metrics_.emplace(directory_ / "metrics.jsonl", step_);
+  report_start(checkpoint.has_value());
+}
+
+void Trainer::open_run_directory() {
+  std::error_code error;
+  std::filesystem::create_directories(directory_, error);
+  if (error) {
+    throw UsageError("cannot create the run directory '{}': {}; choose another output_dir",
+                     directory_.string(), error.message());
+  }
+  init_logging((directory_ / "train.log").string());
+  write_text(directory_ / "config.yaml", to_yaml(config_));
+}
+
+void Trainer::report_start(bool resumed) const {
+  log::info("run directory {}", directory_.string());
+  log::info("{} parameters on {}, {}", model_->parameters().count(), to_string(device_),
+            name_of(config_.precision));
+  log::info("train on {}", dataset_.train->describe(config_.steps));
+  if (dataset_.validation != nullptr) log::info("validate on {}", dataset_.validation->describe());
+  if (step_ >= config_.steps) {
+    log::info("step {} of {} is done already; raise steps to go on", step_, config_.steps);
+  } else if (resumed) {
+    log::info("resuming at step {} of {}", step_ + 1, config_.steps);
+  }
+}
+
+void Trainer::restore(const Checkpoint& checkpoint) {
+  const nlohmann::json& trainer = checkpoint.trainer();
+  const std::string hash = hash_of(config_);
+  if (trainer.value("config_hash", "") != hash) {
+    throw CheckpointError(
+        "'{}' was written by a run with another model, data or optimizer configuration (hash {}, "
+        "now {}); restore that configuration, or choose another output_dir",
+        checkpoint.path().string(), trainer.value("config_hash", "none"), hash);
+  }
+  load_weights(checkpoint.model(), model_->parameters());
+  load_moments(checkpoint.optimizer(), *optimizer_, model_->parameters());
+  step_ = saved_step_ = checkpoint.step();
+}
+
+void Trainer::run() {
+  const auto begin = Clock::now();
+  const std::int64_t first = step_;
+  while (step_ < config_.steps) {
+    StepReport report = train_step(step_ + 1);
+    ++step_;
+    const double mean = seconds_since(begin) / static_cast<double>(step_ - first);
+    report.eta_seconds = mean * static_cast<double>(config_.steps - step_);
+    metrics_->write(step_record(report));
+    progress_.show(report);
+    after_step(step_);
+    if (const int signal = stop_.requested(); signal != 0 && step_ < config_.steps) {
+      progress_.finish();
+      save(step_);
+      throw Preempted(
+          "stopped by the signal '{}' after step {}, which is saved; start again to "
+          "continue",
+          ::strsignal(signal), step_);
+    }
+  }
+  progress_.finish();
+  if (step_ > first && dataset_.validation != nullptr && evaluated_step_ != step_) {
+    evaluate_now(step_);
+  }
+  save(step_);
+}
+
+StepReport Trainer::train_step(std::int64_t step) {
+  const auto begin = Clock::now();
+  const double lr = learning_rate(config_.optim.lr, config_.schedule, step - 1, config_.steps);
+  const BatchSource& source = *dataset_.train;
+  const Batch batch = source.batch(step - 1, 0, source.batch_size());
+  const StepResult result = run_step(*model_, *optimizer_, batch,
+                                     {.seed = static_cast<std::uint64_t>(config_.seed),
+                                      .step = step,
+                                      .lr = lr,
+                                      .micro_batch_size = config_.micro_batch_size.value_or(0),
+                                      .recompute = config_.recompute});
+  const std::int64_t tokens = batch.tokens.numel();
+  return {.step = step,
+          .steps = config_.steps,
+          .loss = result.loss,
+          .gradient_norm = result.gradient_norm,
+          .lr = lr,
+          .seconds = seconds_since(begin),
+          .tokens = tokens,
+          .training_flops =
+              3.0 * model_->forward_flops_per_token(source.seq_len()) * static_cast<double>(tokens),
+          .memory_bytes = memory_in_use(device_)};
+}
+
+void Trainer::after_step(std::int64_t step) {
+  const auto due = [&](std::int64_t every) { return every > 0 && step % every == 0; };
+  if (due(config_.eval.every) && dataset_.validation != nullptr) evaluate_now(step);
+  if (due(config_.sample.every)) sample_now(step);
+  if (due(config_.checkpoint.every)) save(step);
+}
+
+void Trainer::evaluate_now(std::int64_t step) {
+  const EvalResult result =
+      evaluate(*model_, *dataset_.validation, config_.micro_batch_size.value_or(0),
+               dataset_.tokenizer.get());
+  evaluated_step_ = step;
+  metrics_->write(eval_record(step, result));
+  progress_.finish();
+  log::info("validation at step {}: {}", step, to_string(result));
+}
+
+void Trainer::sample_now(std::int64_t step) {
+  progress_.finish();
+  StreamDecoder decoder(*dataset_.tokenizer);
+  std::string text = config_.sample.prompt;
+  const auto prompt = dataset_.tokenizer->encode(config_.sample.prompt, {.name = "sample.prompt"});
+  for (const std::int32_t token : prompt) decoder.push(token);
+  generate(*model_, prompt, config_.sample.tokens,
+           {.temperature = config_.sample.temperature,
+            .seed = static_cast<std::uint64_t>(config_.seed + step)},
+           [&](std::int32_t token) {
+             text += decoder.push(token);
+             return true;
+           });
+  log::info("sample at step {}:\n{}", step, text + decoder.finish());
+}
+
+void Trainer::save(std::int64_t step) {
+  if (saved_step_ == step) return;
+  CheckpointContents contents;
+  contents.model = named_weights(model_->parameters());
+  contents.optimizer = named_moments(*optimizer_, model_->parameters());
+  contents.tokenizer_json = dataset_.tokenizer->to_json().dump();
+  contents.trainer = {{"step", step},
+                      {"samples", step * dataset_.train->batch_size()},
+                      {"seed", config_.seed},
+                      {"world_size", 1},
+                      {"config_hash", hash_of(config_)}};
+  save_checkpoint(directory_ / "checkpoints", step, contents);
+  prune_checkpoints(directory_ / "checkpoints", config_.checkpoint.keep);
+  saved_step_ = step;
+}
+
+}  // namespace carousel

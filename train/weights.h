@@ -1,0 +1,25 @@
+// Parameters and optimizer moments as named tensors, and back.
+#pragma once
+
+#include <vector>
+
+#include "core/tensor/safetensors.h"
+#include "layers/parameters.h"
+#include "optim/adamw.h"
+
+namespace carousel {
+
+/// The masters under the parameters' names; views, nothing is copied.
+std::vector<NamedTensor> named_weights(const ParameterSet& parameters);
+/// "exp_avg.<name>" and "exp_avg_sq.<name>" of every parameter; views.
+std::vector<NamedTensor> named_moments(const AdamW& optimizer, const ParameterSet& parameters);
+
+/// Overwrites the masters from the file, whose floating dtypes convert, and refreshes the compute
+/// copies. Throws CheckpointError that lists every missing, unexpected or misshapen tensor; nothing
+/// is changed then.
+void load_weights(const SafetensorsFile& file, ParameterSet& parameters);
+/// The same for the moments.
+void load_moments(const SafetensorsFile& file, const AdamW& optimizer,
+                  const ParameterSet& parameters);
+
+}  // namespace carousel
