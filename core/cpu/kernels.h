@@ -4,9 +4,11 @@
 namespace carousel::cpu {
 
 void register_activation();
+void register_conv();
 void register_cross_entropy();
 void register_elementwise();
 void register_embedding();
+void register_headwise();
 void register_matmul();
 void register_norm();
 void register_optimizer();

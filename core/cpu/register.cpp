@@ -6,9 +6,11 @@ namespace carousel {
 
 void register_cpu_kernels() {
   cpu::register_activation();
+  cpu::register_conv();
   cpu::register_cross_entropy();
   cpu::register_elementwise();
   cpu::register_embedding();
+  cpu::register_headwise();
   cpu::register_matmul();
   cpu::register_norm();
   cpu::register_optimizer();

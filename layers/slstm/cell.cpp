@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "core/kernels/elementwise.h"
 #include "core/ops/check.h"
 
 namespace carousel::slstm {
@@ -91,11 +90,6 @@ void run_backward(BackwardContext& ctx) {
   args.states = ctx.saved(kStates);
   args.forget_slope = ctx.saved(kSlope);
   args.dh = ctx.grad_or_zeros(kH);
-  if (args.dh.dtype() != args.h.dtype()) {
-    Tensor rounded = empty_like(args.h);
-    cast(rounded.device(), {args.dh, rounded});
-    args.dh = rounded;
-  }
   if (ctx.grad(kHLast).defined() || ctx.grad(kCLast).defined() || ctx.grad(kNLast).defined()) {
     args.dh_last = ctx.grad_or_zeros(kHLast);
     args.dc_last = ctx.grad_or_zeros(kCLast);

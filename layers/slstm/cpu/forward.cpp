@@ -111,6 +111,7 @@ class ForwardWalk {
           static_cast<C>(x[2][d]) + r[2 * size + d] + b[2][d],
           static_cast<C>(x[3][d]) + r[3 * size + d] + b[3][d], state);
       h[d] = gate.o * state.c / state.n;
+      cpu::store(h_out[d], h[d]);
       c[d] = state.c;
       n[d] = state.n;
       m[d] = state.m;
@@ -122,8 +123,6 @@ class ForwardWalk {
       states[size + d] = state.n;
       slope[d] = gate.forget_slope;
     }
-#pragma omp simd
-    for (std::int64_t d = 0; d < size; ++d) h_out[d] = static_cast<T>(h[d]);
   }
 
   const CellForwardArgs& args_;

@@ -1,0 +1,200 @@
+#include "core/ops/headwise.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <numeric>
+#include <tuple>
+
+#include "core/autograd/gradcheck.h"
+#include "core/base/parallel.h"
+#include "core/ops/elementwise.h"
+#include "tests/support/random.h"
+
+namespace carousel {
+namespace {
+
+using testing::random_normal;
+using testing::relative_error;
+using testing::to_doubles;
+
+std::string message_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const UsageError& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+Variable normal(const Shape& s) { return Variable(random_normal<float>(s, 1)); }
+
+// Heads, outputs and inputs a head: the 4×4 blocks and others.
+class HeadwiseTest
+    : public ::testing::TestWithParam<std::tuple<std::int64_t, std::int64_t, std::int64_t>> {
+ protected:
+  std::int64_t heads() const { return std::get<0>(GetParam()); }
+  std::int64_t out() const { return std::get<1>(GetParam()); }
+  std::int64_t in() const { return std::get<2>(GetParam()); }
+};
+
+TEST_P(HeadwiseTest, MatchesTheDefinition) {
+  constexpr std::int64_t kRows = 259;
+  const Tensor x = random_normal<float>({7, 37, heads() * in()}, 1);
+  const Tensor w = random_normal<float>({heads(), out(), in()}, 2);
+  const auto xs = to_doubles(x);
+  const auto ws = to_doubles(w);
+  std::vector<double> want;
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t h = 0; h < heads(); ++h) {
+      for (std::int64_t o = 0; o < out(); ++o) {
+        double sum = 0.0;
+        for (std::int64_t d = 0; d < in(); ++d) {
+          sum += ws[static_cast<std::size_t>((h * out() + o) * in() + d)] *
+                 xs[static_cast<std::size_t>((r * heads() + h) * in() + d)];
+        }
+        want.push_back(sum);
+      }
+    }
+  }
+  const Variable y = headwise_linear(Variable(x), Variable(w));
+  EXPECT_EQ(y.shape(), (Shape{7, 37, heads() * out()}));
+  EXPECT_LE(relative_error(to_doubles(y.value()), want), 1e-6);
+  const Variable narrow =
+      headwise_linear(to_dtype(Variable(x), DType::kBF16), to_dtype(Variable(w), DType::kBF16));
+  EXPECT_LE(relative_error(to_doubles(narrow.value()), want), 0x1.0p-7);
+}
+
+TEST_P(HeadwiseTest, GradientsMatchDifferences) {
+  const auto fn = [](const std::vector<Variable>& v) {
+    return std::vector<Variable>{headwise_linear(v[0], v[1])};
+  };
+  const auto result = gradcheck(fn, {random_normal<double>({2, 3, heads() * in()}, 1),
+                                     random_normal<double>({heads(), out(), in()}, 2)});
+  EXPECT_TRUE(result.ok) << result.report;
+}
+
+TEST_P(HeadwiseTest, LowPrecisionGradientsMatchFloat64OverManyRows) {
+  const Shape rows{1031, heads() * in()};
+  const auto run = [&](DType dtype) {
+    const auto leaf = [&](const Shape& s, std::uint64_t seed) {
+      const Variable v =
+          to_dtype(to_dtype(Variable(random_normal<double>(s, seed)), DType::kBF16), dtype);
+      return Variable::leaf(v.value(), Tensor::zeros(s, accumulation_dtype(dtype)));
+    };
+    const Variable x = leaf(rows, 1);
+    const Variable w = leaf({heads(), out(), in()}, 2);
+    const Variable dy = to_dtype(
+        to_dtype(Variable(random_normal<double>({rows[0], heads() * out()}, 3)), DType::kBF16),
+        dtype);
+    backward(headwise_linear(x, w), dy.value());
+    return std::pair{to_doubles(x.grad()), to_doubles(w.grad())};
+  };
+  const auto [dx, dw] = run(DType::kF64);
+  const auto [dx_single, dw_single] = run(DType::kF32);
+  EXPECT_LE(relative_error(dx_single, dx), 1e-6);
+  EXPECT_LE(relative_error(dw_single, dw), 2e-6);
+  const auto [dx_narrow, dw_narrow] = run(DType::kBF16);
+  EXPECT_LE(relative_error(dx_narrow, dx), 0x1.0p-8);
+  EXPECT_LE(relative_error(dw_narrow, dw), 2e-6);  // its operands are exact, its sums float32
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, HeadwiseTest,
+                         ::testing::Values(std::tuple{5, 4, 4}, std::tuple{3, 4, 5},
+                                           std::tuple{1, 1, 1}, std::tuple{2, 7, 3}));
+
+TEST(Headwise, RefusesMismatchedShapes) {
+  EXPECT_EQ(
+      message_of([] {
+        headwise_linear(normal({2, 9}), normal({2, 4, 4}));
+      }),
+      "[headwise_linear] weight f32 (2, 4, 4) on cpu, expected (H, out, in) against x f32 (2, 9) "
+      "on cpu");
+  EXPECT_THROW(headwise_linear(Variable(), normal({2, 4, 4})), UsageError);
+}
+
+TEST(SplitAndConcat, AreInverse) {
+  const Variable x = normal({3, 2, 9});
+  const std::vector<Variable> pieces = split(x, {2, 6, 1});
+  EXPECT_EQ(pieces[1].shape(), (Shape{3, 2, 6}));
+  const auto all = x.value().to_vector<float>();
+  EXPECT_EQ(pieces[0].value().to_vector<float>()[2], all[9]);
+  EXPECT_EQ(pieces[2].value().to_vector<float>()[5], all[53]);
+  EXPECT_EQ(concat(pieces).value().to_vector<float>(), all);
+  const Variable narrow = to_dtype(x, DType::kBF16);
+  EXPECT_EQ(to_doubles(concat(split(narrow, {4, 5})).value()), to_doubles(narrow.value()));
+}
+
+TEST(SplitAndConcat, GradientsMatchDifferencesEvenOfAPieceNotUsed) {
+  const auto cut = [](const std::vector<Variable>& v) {
+    const auto pieces = split(v[0], {2, 3, 1});
+    return std::vector<Variable>{scaled(pieces[0], 2.0), scaled(pieces[2], 3.0)};
+  };
+  const auto first = gradcheck(cut, {random_normal<double>({2, 2, 6}, 1)});
+  EXPECT_TRUE(first.ok) << first.report;
+  const auto join = [](const std::vector<Variable>& v) {
+    return std::vector<Variable>{concat({v[0], v[1], v[0]})};
+  };
+  const auto second =
+      gradcheck(join, {random_normal<double>({2, 2, 3}, 1), random_normal<double>({2, 2, 1}, 2)});
+  EXPECT_TRUE(second.ok) << second.report;
+}
+
+TEST(SplitAndConcat, RefuseWhatDoesNotFit) {
+  EXPECT_EQ(message_of([] {
+              split(normal({2, 6}), {2, 3});
+            }),
+            "[split] pieces (2, 3) of x f32 (2, 6) on cpu");
+  EXPECT_EQ(message_of([] {
+              split(normal({2, 6}), {7, -1});
+            }),
+            "[split] a piece of size -1 from x f32 (2, 6) on cpu");
+  EXPECT_EQ(message_of([] { concat({}); }), "[concat] no pieces");
+  EXPECT_EQ(message_of([] {
+              concat({normal({2, 6}), normal({3, 6})});
+            }),
+            "[concat] piece 1 f32 (3, 6) on cpu against piece 0 f32 (2, 6) on cpu");
+  EXPECT_THROW(concat({normal({2, 6}), to_dtype(normal({2, 6}), DType::kBF16)}), UsageError);
+}
+
+TEST(Skip, MatchesItsDefinitionAndGradientsMatchDifferences) {
+  const Variable a = normal({3, 5});
+  const Variable b(random_normal<float>({3, 5}, 2));
+  const Variable scale(random_normal<float>({5}, 3));
+  const auto y = to_doubles(skip(a, scale, b).value());
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    EXPECT_NEAR(
+        y[i],
+        to_doubles(a.value())[i] * to_doubles(scale.value())[i % 5] + to_doubles(b.value())[i],
+        1e-6);
+  }
+  const auto fn = [](const std::vector<Variable>& v) {
+    return std::vector<Variable>{skip(v[0], v[1], v[2])};
+  };
+  const auto result =
+      gradcheck(fn, {random_normal<double>({2, 3, 5}, 1), random_normal<double>({5}, 2),
+                     random_normal<double>({2, 3, 5}, 3)});
+  EXPECT_TRUE(result.ok) << result.report;
+}
+
+TEST(Skip, Bf16IsWithinItsRoundingAndScaleMayBeFloat32) {
+  const Variable a = to_dtype(normal({9, 33}), DType::kBF16);
+  const Variable b = to_dtype(Variable(random_normal<float>({9, 33}, 2)), DType::kBF16);
+  const Variable scale(random_normal<float>({33}, 3));
+  const Variable wide = skip(to_dtype(a, DType::kF32), scale, to_dtype(b, DType::kF32));
+  EXPECT_LE(relative_error(skip(a, scale, b).value(), wide.value()), 0x1.0p-8);
+}
+
+TEST(Skip, RefusesMismatchedShapes) {
+  EXPECT_EQ(message_of([] {
+              skip(normal({2, 6}), normal({5}), normal({2, 6}));
+            }),
+            "[skip] scale f32 (5) on cpu against a f32 (2, 6) on cpu");
+  EXPECT_EQ(message_of([] {
+              skip(normal({2, 6}), normal({6}), normal({6}));
+            }),
+            "[skip] b f32 (6) on cpu against a f32 (2, 6) on cpu");
+}
+
+}  // namespace
+}  // namespace carousel
