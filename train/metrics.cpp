@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -26,73 +27,80 @@ std::string format_rate(double per_second) {
   return fmt::format("{:.0f}", per_second);
 }
 
+std::string format_duration(double seconds) {
+  return seconds < 10.0 ? fmt::format("{:.1f} ms", seconds * 1e3)
+                        : fmt::format("{:.1f} s", seconds);
+}
+
 double mfu(const StepReport& r) { return r.training_flops / r.seconds / *r.peak_flops; }
 
-// The whole lines of a metrics file up to and including `last_step`.
-std::string lines_up_to(const std::filesystem::path& path, std::int64_t last_step) {
-  std::ifstream in(path);
-  std::string kept;
-  std::string line;
-  while (std::getline(in, line)) {
-    if (in.eof()) break;  // no newline behind it: half written
+std::string write_error(const std::filesystem::path& path, const char* remedy) {
+  return fmt::format("cannot write '{}': {}; {}", path.string(), std::strerror(errno), remedy);
+}
+
+// Copies the whole lines of `in` with a step of at most `last_step`; true if others were left out.
+bool copy_lines_up_to(std::istream& in, std::int64_t last_step, std::ostream& out) {
+  bool dropped = false;
+  for (std::string line; std::getline(in, line);) {
+    const bool whole = !in.eof();  // a newline stands behind it
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
-    if (json["step"].get<std::int64_t>() <= last_step) kept += line + '\n';
+    if (whole && json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
+        json["step"].get<std::int64_t>() <= last_step) {
+      out << line << '\n';
+    } else {
+      dropped = true;
+    }
   }
-  return kept;
+  return dropped;
 }
 
 }  // namespace
 
 std::string format_progress(const StepReport& r) {
   return fmt::format(
-      "step {}/{} | loss {:.4f} | norm {:.3f} | lr {:.1e} | {:.1f} ms | {} tok/s | MFU {} | "
+      "step {}/{} | loss {:.4f} | norm {:.3f} | lr {:.1e} | {} | {} tok/s | MFU {} | "
       "mem {:.1f} GiB | eta {}",
-      r.step, r.steps, r.loss, r.gradient_norm, r.lr, r.seconds * 1e3,
+      r.step, r.steps, r.loss, r.gradient_norm, r.lr, format_duration(r.seconds),
       format_rate(static_cast<double>(r.tokens) / r.seconds),
       r.peak_flops ? fmt::format("{:.1f}%", 100.0 * mfu(r)) : "n/a",
       static_cast<double>(r.memory_bytes) / (1 << 30), format_eta(r.eta_seconds));
 }
 
-ProgressLine::ProgressLine(std::int64_t every) : every_(every), terminal_(isatty(2) != 0) {}
-
-ProgressLine::~ProgressLine() { finish(); }
+ProgressLine::~ProgressLine() { finish_status(); }
 
 void ProgressLine::show(const StepReport& report) {
-  const bool due = every_ > 0 && (report.step % every_ == 0 || report.step == report.steps);
-  if (!terminal_) {
-    if (due) log::info(format_progress(report));
+  const bool due = report.step % every_ == 0 || report.step == report.steps;
+  const std::string line = format_progress(report);
+  if (!log_is_terminal()) {
+    if (due) log::info("{}", line);
     return;
   }
-  const std::string line = format_progress(report);
-  std::fprintf(stderr, "\r\033[K%s", line.c_str());
-  unfinished_ = true;
+  show_status(line);
   if (due) log_to_file(line);
-}
-
-void ProgressLine::finish() {
-  if (unfinished_) std::fputc('\n', stderr);
-  unfinished_ = false;
 }
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t resumed_step)
     : path_(path) {
-  const std::string kept = lines_up_to(path, resumed_step);
-  file_.reset(std::fopen(path.c_str(), "w"));
-  if (file_ == nullptr || std::fwrite(kept.data(), 1, kept.size(), file_.get()) != kept.size() ||
-      std::fflush(file_.get()) != 0) {
-    throw UsageError("cannot write '{}': {}; choose a writable output_dir", path.string(),
-                     std::strerror(errno));
+  const char* remedy = "choose a writable output_dir";
+  if (std::filesystem::is_regular_file(path)) {
+    std::ifstream in(path);
+    const std::filesystem::path kept = path.string() + ".kept";
+    std::ofstream out(kept);
+    const bool dropped = copy_lines_up_to(in, resumed_step, out);
+    out.close();
+    if (in.bad() || !in.is_open() || !out) throw UsageError("{}", write_error(kept, remedy));
+    // Renamed whole, so that no moment exists at which lines to keep are lost.
+    if (dropped ? std::rename(kept.c_str(), path.c_str()) : std::remove(kept.c_str())) {
+      throw UsageError("{}", write_error(path, remedy));
+    }
   }
+  file_.open(path, std::ios::app);
+  if (!file_) throw UsageError("{}", write_error(path, remedy));
 }
 
 void MetricsFile::write(const nlohmann::json& record) {
-  const std::string line = record.dump() + '\n';
-  if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() ||
-      std::fflush(file_.get()) != 0) {
-    throw UsageError("cannot write '{}': {}; make room and start again to continue", path_.string(),
-                     std::strerror(errno));
-  }
+  file_ << record.dump() << '\n' << std::flush;
+  if (!file_) throw UsageError("{}", write_error(path_, "make room and start again to continue"));
 }
 
 nlohmann::json step_record(const StepReport& r) {

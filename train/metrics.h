@@ -3,9 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
-#include <memory>
+#include <fstream>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -33,41 +32,35 @@ struct StepReport {
 /// mem 12.3 GiB | eta 0:01:02`
 std::string format_progress(const StepReport& report);
 
-/// Shows steps on stderr: rewritten in place after every step on a terminal, otherwise a line every
-/// `every` steps; such lines also go to the log file.
+/// Shows steps: in place after every step on a terminal, else a line in the log every `every` steps
+/// and at the end; the log file gets those lines in either case.
 class ProgressLine {
  public:
-  explicit ProgressLine(std::int64_t every);
+  explicit ProgressLine(std::int64_t every) : every_(every) {}
   ~ProgressLine();
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
   void show(const StepReport& report);
-  /// Ends a line that stands unfinished on the terminal; call before other output.
-  void finish();
 
  private:
   std::int64_t every_;
-  bool terminal_;
-  bool unfinished_ = false;
 };
 
 /// metrics.jsonl: one JSON object a line, appended and flushed.
 class MetricsFile {
  public:
   /// Opens or creates `path`. Of an existing file only whole lines with a "step" of at most
-  /// `resumed_step` stay: what a killed run had written beyond its checkpoint is done again. Throws
-  /// UsageError if the file cannot be written.
+  /// `resumed_step` stay: what a killed run had written beyond its checkpoint is done again, and
+  /// its last line may be half written. Being killed in here loses nothing. Throws UsageError if
+  /// the file cannot be read or written.
   MetricsFile(const std::filesystem::path& path, std::int64_t resumed_step);
   /// Throws UsageError if the disk is full.
   void write(const nlohmann::json& record);
 
  private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
   std::filesystem::path path_;
-  std::unique_ptr<std::FILE, Close> file_;
+  std::ofstream file_;
 };
 
 /// {"step", "loss", "grad_norm", "lr", "seconds", "tokens_per_second", "memory_bytes"[, "mfu"]}

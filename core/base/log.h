@@ -17,4 +17,12 @@ void init_logging(const std::string& file = "");
 /// Appends a line to the log file alone, if there is one.
 void log_to_file(const std::string& line);
 
+/// Whether the log goes to a terminal, as it did when init_logging() ran.
+bool log_is_terminal();
+/// On a terminal, shows `line` below the log, in place of the status line before it; log messages
+/// appear above it. A line wider than the terminal is cut. Does nothing elsewhere.
+void show_status(const std::string& line);
+/// Leaves the status line, if there is one, where it stands and ends it.
+void finish_status();
+
 }  // namespace carousel
