@@ -126,7 +126,6 @@ void Trainer::run() {
     progress_.show(report);
     after_step(step_);
     if (const int signal = stop_.requested(); signal != 0 && step_ < config_.steps) {
-      progress_.finish();
       save(step_);
       throw Preempted(
           "stopped by the signal '{}' after step {}, which is saved; start again to "
@@ -134,7 +133,6 @@ void Trainer::run() {
           ::strsignal(signal), step_);
     }
   }
-  progress_.finish();
   if (step_ > first && dataset_.validation != nullptr && evaluated_step_ != step_) {
     evaluate_now(step_);
   }
@@ -178,12 +176,10 @@ void Trainer::evaluate_now(std::int64_t step) {
                dataset_.tokenizer.get());
   evaluated_step_ = step;
   metrics_->write(eval_record(step, result));
-  progress_.finish();
   log::info("validation at step {}: {}", step, to_string(result));
 }
 
 void Trainer::sample_now(std::int64_t step) {
-  progress_.finish();
   StreamDecoder decoder(*dataset_.tokenizer);
   std::string text = config_.sample.prompt;
   const auto prompt = dataset_.tokenizer->encode(config_.sample.prompt, {.name = "sample.prompt"});
