@@ -8,7 +8,6 @@
 #include "core/base/log.h"
 #include "data/tokenizer.h"
 #include "optim/schedule.h"
-#include "train/checkpoint/directory.h"
 #include "train/generation.h"
 #include "train/model_factory.h"
 #include "train/step.h"
@@ -82,6 +81,11 @@ void Trainer::open_run_directory() {
   if (error) {
     throw UsageError("cannot create the run directory '{}': {}; choose another output_dir",
                      directory_.string(), error.message());
+  }
+  lock_.emplace(directory_, DirectoryLock::Mode::kTry);
+  if (!lock_->held()) {
+    throw UsageError("another process is training in '{}'; wait for it or choose another output_dir",
+                     directory_.string());
   }
   init_logging((directory_ / "train.log").string());
   write_text(directory_ / "config.yaml", to_yaml(config_));

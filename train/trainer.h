@@ -9,6 +9,7 @@
 #include "layers/language_model.h"
 #include "optim/adamw.h"
 #include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/directory.h"
 #include "train/config/config.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
@@ -41,6 +42,7 @@ class Trainer {
 
   Config config_;
   std::filesystem::path directory_;
+  std::optional<DirectoryLock> lock_;  ///< one trainer a run directory
   StopSignal stop_;
   Device device_;
   Dataset dataset_;

@@ -13,36 +13,40 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 cat >"$work/run.yaml" <<EOF
 name: kill
 seed: 5
-steps: 60
+steps: 240
 model: {family: xlstm_large, embedding_dim: 64, num_heads: 2, num_blocks: 2, dropout: 0.1}
 data: {train: $here/tests/data/prose.txt, val: 0.1, tokenizer: char, seq_len: 32, batch_size: 8}
 micro_batch_size: 4
 optim: {lr: 3.0e-3}
 schedule: {warmup: 10}
-eval: {every: 20, batches: 2}
+eval: {every: 40, batches: 2}
 checkpoint: {every: 3, keep: 2}
 logging: {every: 1}
 EOF
 
-run() { OMP_NUM_THREADS=2 "$carousel" train "$work/run.yaml" "output_dir=$work/$1" "${@:2}"; }
+export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
+overrides=("$@")
+run() { "$carousel" train "$work/run.yaml" "output_dir=$work/$1" "${overrides[@]}"; }
 
 begin=$(date +%s%N)
-run whole "$@" >/dev/null 2>&1
+run whole >/dev/null 2>&1
 whole_ms=$((($(date +%s%N) - begin) / 1000000))
 
 kills=0
 for ((i = 0; i < rounds; ++i)); do
-  run broken "$@" >"$work/log" 2>&1 &
+  # Not through run(): the signal must reach the program, not a shell around it.
+  "$carousel" train "$work/run.yaml" "output_dir=$work/broken" "${overrides[@]}" >"$work/log" 2>&1 &
   pid=$!
-  # Somewhere in the run's whole length, so that starts, steps, saves and resumes are all hit.
-  sleep "$(awk -v ms=$((RANDOM % (whole_ms + 1))) 'BEGIN { print ms / 1000 / 2 }')"
+  # Short enough that nearly every round ends in a kill, long enough that starts, resumes, steps,
+  # evaluations and saves are all hit.
+  sleep "$(awk -v ms=$((RANDOM % (whole_ms / 6 + 1))) 'BEGIN { print ms / 1000 }')"
   if kill -9 $pid 2>/dev/null; then kills=$((kills + 1)); fi
   wait $pid 2>/dev/null || true
 done
-run broken "$@" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+run broken >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 
 for file in model.safetensors optimizer.safetensors; do
-  cmp "$work/whole/checkpoints/step-00000060/$file" "$work/broken/checkpoints/step-00000060/$file"
+  cmp "$work/whole/checkpoints/step-00000240/$file" "$work/broken/checkpoints/step-00000240/$file"
 done
 losses() {
   python3 - "$1" <<'PY'
