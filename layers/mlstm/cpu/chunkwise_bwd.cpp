@@ -204,6 +204,7 @@ class Backward {
     }
     std::fill_n(s.dto_state, first, C{0});
     if (rows == 0) return C{0};
+    const C* dn = s.dn;
     cpu::gemm(false, true, rows, dims_.dqk, dims_.dv, C{1}, chunk.v[first], chunk.v.stride, s.dc,
               dims_.dv, C{0}, w.dk[first], w.dk.stride);
     for (std::int64_t t = first; t < chunk.size; ++t) {
@@ -213,7 +214,7 @@ class Backward {
       C product{0};
 #pragma omp simd reduction(+ : product)
       for (std::int64_t d = 0; d < dims_.dqk; ++d) {
-        dk[d] = weight * (dk[d] + s.dn[d]);
+        dk[d] = weight * (dk[d] + dn[d]);
         product += dk[d] * k[d];
       }
       s.dto_state[t] = product;
@@ -230,6 +231,8 @@ class Backward {
   void carried_gradients(const Work& w, Scratch& s) const {
     const Chunk<C>& chunk = w.chunk;
     const std::int64_t seen = s.weights.seen;
+    const C* n = w.n;
+    C* dn = s.dn;
     cpu::gemm(false, true, seen, dims_.dqk, dims_.dv, C{1}, s.dnumerator, dims_.dv, w.c, dims_.dv,
               C{0}, w.dq.data, w.dq.stride);
     for (std::int64_t t = 0; t < seen; ++t) {
@@ -240,7 +243,7 @@ class Backward {
       C product{0};
 #pragma omp simd reduction(+ : product)
       for (std::int64_t d = 0; d < dims_.dqk; ++d) {
-        dq[d] = weight * (dq[d] + delta * w.n[d]);
+        dq[d] = weight * (dq[d] + delta * n[d]);
         product += dq[d] * q[d];
       }
       s.dcarried[t] = product;
@@ -253,11 +256,12 @@ class Backward {
     cpu::gemm(true, false, dims_.dqk, dims_.dv, seen, C{1}, s.scaled, dims_.dqk, s.dnumerator,
               dims_.dv, decay, s.dc, dims_.dv);
 #pragma omp simd
-    for (std::int64_t d = 0; d < dims_.dqk; ++d) s.dn[d] *= decay;
+    for (std::int64_t d = 0; d < dims_.dqk; ++d) dn[d] *= decay;
     for (std::int64_t t = 0; t < seen; ++t) {
       const C delta = s.ddenominator[t];
+      const C* q = s.scaled + t * dims_.dqk;
 #pragma omp simd
-      for (std::int64_t d = 0; d < dims_.dqk; ++d) s.dn[d] += delta * s.scaled[t * dims_.dqk + d];
+      for (std::int64_t d = 0; d < dims_.dqk; ++d) dn[d] += delta * q[d];
     }
   }
 

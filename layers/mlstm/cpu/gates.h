@@ -14,7 +14,7 @@ namespace carousel::mlstm {
 
 /// Rows of a chunk that are weighted together: the decay is a running product inside a tile and
 /// starts from exact logarithms at its first row.
-inline constexpr std::int64_t kTileRows = 64;
+inline constexpr std::int64_t kTileRows = 32;
 
 template <class C>
 class Gates {

@@ -59,10 +59,10 @@ Rows<cpu::compute_t<T>> widened(Rows<T> rows, std::int64_t n, std::int64_t width
     return rows;
   } else {
     for (std::int64_t t = 0; t < n; ++t) {
+      const T* from = rows[t];
+      cpu::compute_t<T>* to = scratch + t * width;
 #pragma omp simd
-      for (std::int64_t d = 0; d < width; ++d) {
-        scratch[t * width + d] = static_cast<cpu::compute_t<T>>(rows[t][d]);
-      }
+      for (std::int64_t d = 0; d < width; ++d) to[d] = static_cast<cpu::compute_t<T>>(from[d]);
     }
     return {scratch, width};
   }
@@ -85,8 +85,10 @@ void round_into(Rows<T> rows, std::int64_t n, std::int64_t width, Rows<cpu::comp
   if constexpr (!std::is_same_v<T, cpu::compute_t<T>>) {
     if (!rows) return;
     for (std::int64_t t = 0; t < n; ++t) {
+      const cpu::compute_t<T>* wide = from[t];
+      T* to = rows[t];
 #pragma omp simd
-      for (std::int64_t d = 0; d < width; ++d) rows[t][d] = cpu::round_to<T>(from[t][d]);
+      for (std::int64_t d = 0; d < width; ++d) to[d] = cpu::round_to<T>(wide[d]);
     }
   }
 }

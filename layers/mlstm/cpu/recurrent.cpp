@@ -249,14 +249,16 @@ class Backward {
 
   // The state after a token from the state before it, perhaps in place.
   void step(const typename Tokens<T>::Token& token, HeadState<C> from, HeadState<C> to) const {
+    const C forget = token.forget;
+    const C* v = token.v;
     for (std::int64_t x = 0; x < dims_.dqk; ++x) {
       const C ik = token.input * token.k[x];
-      to.n[x] = token.forget * from.n[x] + ik;
+      to.n[x] = forget * from.n[x] + ik;
       const C* from_row = from.c + x * dims_.dv;
       C* to_row = to.c + x * dims_.dv;
 #pragma omp simd
       for (std::int64_t y = 0; y < dims_.dv; ++y) {
-        to_row[y] = token.forget * from_row[y] + ik * token.v[y];
+        to_row[y] = forget * from_row[y] + ik * v[y];
       }
     }
   }
@@ -305,17 +307,21 @@ class Backward {
   // One row of dC: adds the token's own part, takes the sums, adds its part of dv and decays it.
   RowSums run_row(const typename Tokens<T>::Token& token, C sq, C ik, const C* before,
                   const C* after, C* dc, const Scratch& s) const {
+    const C* v = token.v;
+    const C* dnumerator = s.dnumerator;
+    const C forget = token.forget;
+    C* dv = s.dv;
     C query{0};
     C value{0};
     C decay{0};
 #pragma omp simd reduction(+ : query, value, decay)
     for (std::int64_t y = 0; y < dims_.dv; ++y) {
-      const C gradient = dc[y] + sq * s.dnumerator[y];
-      query += after[y] * s.dnumerator[y];
-      value += gradient * token.v[y];
+      const C gradient = dc[y] + sq * dnumerator[y];
+      query += after[y] * dnumerator[y];
+      value += gradient * v[y];
       decay += gradient * before[y];
-      s.dv[y] += ik * gradient;
-      dc[y] = token.forget * gradient;
+      dv[y] += ik * gradient;
+      dc[y] = forget * gradient;
     }
     return {query, value, decay};
   }
