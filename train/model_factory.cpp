@@ -29,7 +29,7 @@ Device choose_device(DeviceChoice choice) {
   if (choice == DeviceChoice::kUseCpu) return kCpu;
   if (has_cuda) return {DeviceType::kCuda, 0};
   if (choice == DeviceChoice::kAuto) {
-    log::info("device auto: no usable GPU, training on the CPU");
+    log::info("device auto: no usable GPU, using the CPU");
     return kCpu;
   }
   throw UsageError("device is cuda, but no usable GPU was found; set device: cpu or auto");
