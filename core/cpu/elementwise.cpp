@@ -1,5 +1,8 @@
 #include "core/kernels/elementwise.h"
 
+#include <algorithm>
+#include <array>
+
 #include "core/base/parallel.h"
 #include "core/cpu/dispatch.h"
 #include "core/cpu/kernels.h"
@@ -95,6 +98,22 @@ void broadcast_kernel(const BroadcastArgs& args) {
   });
 }
 
+// Elements whose random words are drawn together, so that Philox runs in vector registers.
+constexpr std::int64_t kDropoutTile = 256;
+
+// The words of elements begin … begin + kDropoutTile − 1; begin is a multiple of 4.
+void random_words(const RandomKey& key, std::int64_t begin,
+                  std::array<std::uint32_t, kDropoutTile>& words) {
+#pragma omp simd
+  for (std::size_t block = 0; block < kDropoutTile / 4; ++block) {
+    const PhiloxWords w = philox_block(key, static_cast<std::uint64_t>(begin) / 4 + block);
+    words[4 * block] = w.x[0];
+    words[4 * block + 1] = w.x[1];
+    words[4 * block + 2] = w.x[2];
+    words[4 * block + 3] = w.x[3];
+  }
+}
+
 void dropout_kernel(const DropoutArgs& args) {
   dispatch_floating("dropout", args.x.dtype(), [&]<class T>() {
     using C = compute_t<T>;
@@ -103,15 +122,22 @@ void dropout_kernel(const DropoutArgs& args) {
     const auto p = static_cast<float>(args.p);
     const auto keep = static_cast<C>(1.0 / (1.0 - args.p));
     const std::int64_t n = args.out.numel();
-    parallel_for((n + 3) / 4, kElementwiseGrain / 4, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t block = begin; block < end; ++block) {
-        const PhiloxWords words = philox_block(args.key, static_cast<std::uint64_t>(block));
-        for (std::int64_t i = 4 * block; i < std::min(n, 4 * block + 4); ++i) {
-          const bool kept = uniform_from_word(words.x[i % 4]) >= p;
-          out[i] = static_cast<T>(kept ? keep * static_cast<C>(x[i]) : C{0});
-        }
-      }
-    });
+    const std::int64_t tiles = (n + kDropoutTile - 1) / kDropoutTile;
+    parallel_for(tiles, kElementwiseGrain / kDropoutTile,
+                 [&](std::int64_t first, std::int64_t last) {
+                   std::array<std::uint32_t, kDropoutTile> words;
+                   for (std::int64_t begin = first * kDropoutTile; begin < last * kDropoutTile;
+                        begin += kDropoutTile) {
+                     random_words(args.key, begin, words);
+                     const std::int64_t count = std::min(kDropoutTile, n - begin);
+#pragma omp simd
+                     for (std::int64_t i = 0; i < count; ++i) {
+                       const C scaled = keep * static_cast<C>(x[begin + i]);
+                       const bool kept = uniform_from_word(words[static_cast<std::size_t>(i)]) >= p;
+                       out[begin + i] = round_to<T>(kept ? scaled : C{0});
+                     }
+                   }
+                 });
   });
 }
 
