@@ -1,4 +1,5 @@
-// Precision: statistics and all arithmetic in the accumulation dtype, one rounding at each store.
+// Precision: statistics and all arithmetic in the accumulation dtype; rounded at each store, and
+// between the normalisation and the weight.
 #include "core/kernels/norm.h"
 
 #include <cmath>
@@ -79,17 +80,18 @@ void forward(const NormForwardArgs& args) {
       rstd[r] = row.rstd;
       const C* w = scale.data() + r % groups * n;
       T* y = out + r * n;
+      const auto scaled = [=](std::int64_t j) {
+        const T normed = round_to<T>((static_cast<C>(s[j]) - row.mean) * row.rstd);
+        return static_cast<C>(normed) * w[j];
+      };
       if (gate == nullptr) {
 #pragma omp simd
-        for (std::int64_t j = 0; j < n; ++j) {
-          y[j] = round_to<T>((static_cast<C>(s[j]) - row.mean) * row.rstd * w[j]);
-        }
+        for (std::int64_t j = 0; j < n; ++j) y[j] = round_to<T>(scaled(j));
       } else {
         const T* g = gate + r * n;
 #pragma omp simd
         for (std::int64_t j = 0; j < n; ++j) {
-          y[j] = round_to<T>((static_cast<C>(s[j]) - row.mean) * row.rstd * w[j] *
-                             math::sigmoid(static_cast<C>(g[j])));
+          y[j] = round_to<T>(scaled(j) * math::sigmoid(static_cast<C>(g[j])));
         }
       }
     }
