@@ -25,14 +25,14 @@ inline void check_operand(const char* op, const char* name, const Variable& valu
            "{} {} against x {}", name, describe(value), describe(x));
 }
 
-/// Every element of `indices` (i32) in host memory must be in [0, limit) or equal to `allowed`;
-/// DataError names the first that is not. Indices on other devices are not looked at.
+/// Every element of `indices` (i32) in host memory must be in [lowest, limit); DataError names the
+/// first that is not. Indices on other devices are not looked at.
 inline void check_indices(const char* op, const char* what, const Tensor& indices,
-                          std::int64_t limit, std::int32_t allowed = 0) {
+                          std::int64_t limit, std::int32_t lowest = 0) {
   if (indices.device().type != DeviceType::kCpu) return;
   const std::int32_t* values = indices.data<std::int32_t>();
   for (std::int64_t i = 0; i < indices.numel(); ++i) {
-    if (values[i] != allowed && (values[i] < 0 || values[i] >= limit)) [[unlikely]] {
+    if (values[i] < lowest || values[i] >= limit) [[unlikely]] {
       throw DataError("[{}] {} {} at position {} is outside the vocabulary of {}", op, what,
                       values[i], i, limit);
     }
