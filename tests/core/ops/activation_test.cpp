@@ -6,11 +6,15 @@
 
 #include "core/autograd/gradcheck.h"
 #include "core/ops/elementwise.h"
+#include "tests/support/errors.h"
+#include "tests/support/precision.h"
 #include "tests/support/random.h"
 
 namespace carousel {
 namespace {
 
+using testing::expect_error;
+using testing::expect_precision;
 using testing::random_normal;
 using testing::relative_error;
 using testing::to_doubles;
@@ -35,8 +39,9 @@ TEST_P(GatedTest, MatchesItsDefinition) {
   const auto g = to_doubles(gate);
   auto want = to_doubles(up);
   for (std::size_t i = 0; i < want.size(); ++i) want[i] *= phi(GetParam(), g[i]);
-  EXPECT_LE(relative_error(to_doubles(gated(Variable(gate), Variable(up), GetParam()).value()), want),
-            1e-6);
+  EXPECT_LE(
+      relative_error(to_doubles(gated(Variable(gate), Variable(up), GetParam()).value()), want),
+      1e-6);
 }
 
 TEST_P(GatedTest, GradientsMatchDifferences) {
@@ -46,6 +51,14 @@ TEST_P(GatedTest, GradientsMatchDifferences) {
   const auto result =
       gradcheck(fn, {random_normal<double>({3, 5}, 1), random_normal<double>({3, 5}, 2)});
   EXPECT_TRUE(result.ok) << result.report;
+}
+
+TEST_P(GatedTest, PrecisionIsThatOfTheStorage) {
+  const auto fn = [](const std::vector<Variable>& in) {
+    return std::vector<Variable>{gated(in[0], in[1], GetParam())};
+  };
+  expect_precision(fn, {random_normal<float>({7, 33}, 1, 3.0), random_normal<float>({7, 33}, 2)},
+                   1e-6, 0x1.0p-8);  // one rounding at each store
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GatedTest,
@@ -64,21 +77,30 @@ TEST(SoftCap, BoundsItsValuesAndGradientsMatchDifferences) {
   };
   const auto result = gradcheck(fn, {random_normal<double>({17}, 1, 2.0)});
   EXPECT_TRUE(result.ok) << result.report;
-  EXPECT_THROW(soft_cap(Variable(x), 0.0), UsageError);
 }
 
-TEST(Gated, Bf16IsWithinItsRounding) {
-  const Variable gate = to_dtype(Variable(random_normal<float>({4, 33}, 1)), DType::kBF16);
-  const Variable up = to_dtype(Variable(random_normal<float>({4, 33}, 2)), DType::kBF16);
-  const Variable wide =
-      gated(to_dtype(gate, DType::kF32), to_dtype(up, DType::kF32), Activation::kSilu);
-  EXPECT_LE(relative_error(gated(gate, up, Activation::kSilu).value(), wide.value()), 0x1.0p-8);
+TEST(SoftCap, PrecisionIsThatOfTheStorage) {
+  const auto fn = [](const std::vector<Variable>& in) {
+    return std::vector<Variable>{soft_cap(in[0], 15.0)};
+  };
+  // The slope 1 − (y/cap)² comes from the rounded y, of relative error 2^-8: at worst the gradient
+  // errs by 2·(y/cap)²·2^-8 besides its own rounding.
+  expect_precision(fn, {random_normal<float>({1001}, 1, 10.0)}, 1e-6, 3 * 0x1.0p-8);
 }
 
-TEST(Gated, RefusesMismatchedOperands) {
-  EXPECT_THROW(gated(Variable(random_normal<float>({2, 3}, 1)),
-                     Variable(random_normal<float>({3, 2}, 1)), Activation::kSilu),
-               UsageError);
+TEST(Activation, RefusesMismatchedOperandsAndNamesThem) {
+  const Variable a(random_normal<float>({2, 3}, 1));
+  expect_error<UsageError>(
+      [&] {
+        gated(a, Variable(random_normal<float>({3, 2}, 1)), Activation::kSilu);
+      },
+      {"[gated] up f32 (3, 2) on cpu against gate f32 (2, 3) on cpu"});
+  expect_error<UsageError>([&] { gated(a, to_dtype(a, DType::kBF16), Activation::kSilu); },
+                           {"[gated] up bf16 (2, 3) on cpu against gate f32 (2, 3) on cpu"});
+  expect_error<UsageError>([&] { gated({}, a, Activation::kSilu); }, {"[gated] gate undefined"});
+  expect_error<UsageError>([&] { soft_cap(a, 0.0); },
+                           {"[soft_cap] x f32 (2, 3) on cpu, cap 0 (> 0)"});
+  expect_error<UsageError>([&] { soft_cap(a, NAN); }, {"cap nan"});
 }
 
 }  // namespace
