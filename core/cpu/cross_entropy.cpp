@@ -11,7 +11,7 @@
 namespace carousel::cpu {
 namespace {
 
-// One row of capped logits in compute precision. With a cap, slope[v] is dz/dlogit.
+// One row of capped logits in compute precision.
 template <class T, class C>
 void cap_row(const T* logits, std::int64_t vocab, C cap, C* z) {
   if (cap > 0) {

@@ -12,6 +12,7 @@ CrossEntropy cross_entropy(const Variable& logits, const Tensor& target, double 
   op_check(target.defined() && target.dtype() == DType::kI32 &&
                target.shape() == Shape{logits.dim(0)} && target.device() == logits.device(),
            "cross_entropy", "target {} against logits {}", describe(target), describe(logits));
+  static_assert(kIgnoreTarget == -1, "the allowed targets are one range");
   check_indices("cross_entropy", "target", target, logits.dim(1), kIgnoreTarget);
   const Tensor& z = logits.value();
   const Shape rows{logits.dim(0)};
@@ -21,8 +22,11 @@ CrossEntropy cross_entropy(const Variable& logits, const Tensor& target, double 
   Tensor correct = Tensor::empty(rows, DType::kU8, z.device());
   cross_entropy_fwd(z.device(), {z, target, loss, lse, correct, cap});
   const auto backward = [cap](BackwardContext& ctx) {
-    Tensor dlogits = empty_like(ctx.saved(0));
-    cross_entropy_bwd(dlogits.device(), {.logits = ctx.saved(0),
+    // Logits that nobody else holds any more give their memory, the largest of a step, to their
+    // gradient.
+    const Tensor& logits_left = ctx.saved(0);
+    const Tensor dlogits = logits_left.unique() ? logits_left : empty_like(logits_left);
+    cross_entropy_bwd(dlogits.device(), {.logits = logits_left,
                                          .target = ctx.saved(1),
                                          .lse = ctx.saved(2),
                                          .dloss = ctx.grad(0),

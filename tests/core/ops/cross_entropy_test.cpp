@@ -7,11 +7,15 @@
 #include "core/autograd/gradcheck.h"
 #include "core/kernels/cross_entropy.h"
 #include "core/ops/elementwise.h"
+#include "tests/support/errors.h"
+#include "tests/support/precision.h"
 #include "tests/support/random.h"
 
 namespace carousel {
 namespace {
 
+using testing::expect_error;
+using testing::expect_precision;
 using testing::random_normal;
 using testing::relative_error;
 using testing::to_doubles;
@@ -68,7 +72,8 @@ TEST(CrossEntropy, GradientsMatchDifferences) {
 }
 
 TEST(CrossEntropy, HugeLogitsDoNotOverflow) {
-  const Tensor logits = Tensor::from<float>(std::vector<float>{1e4f, -1e4f, 0, 0, 5e3f, -5e3f}, {2, 3});
+  const Tensor logits =
+      Tensor::from<float>(std::vector<float>{1e4f, -1e4f, 0, 0, 5e3f, -5e3f}, {2, 3});
   const auto got = cross_entropy(Variable(logits), targets_of({0, 0}), 0.0);
   const auto loss = to_doubles(got.loss.value());
   EXPECT_EQ(loss[0], 0.0);
@@ -81,20 +86,73 @@ TEST(CrossEntropy, CountsTheLargestLogitAsCorrect) {
   EXPECT_EQ(got.correct.to_vector<std::uint8_t>(), (std::vector<std::uint8_t>{1, 0, 0}));
 }
 
-TEST(CrossEntropy, Bf16LogitsGiveAFloat32Loss) {
-  const Variable narrow = to_dtype(Variable(random_normal<float>({6, 50}, 1)), DType::kBF16);
-  const Tensor target = targets_of({0, 1, 2, 3, 4, 5});
-  const auto got = cross_entropy(narrow, target, 30.0);
-  EXPECT_EQ(got.loss.dtype(), DType::kF32);
-  const auto wide = cross_entropy(to_dtype(narrow, DType::kF32), target, 30.0);
-  EXPECT_LE(relative_error(got.loss.value(), wide.loss.value()), 1e-6);
+TEST(CrossEntropy, ANanLogitGivesANanLoss) {
+  for (const std::size_t at : {0, 7, 18}) {
+    std::vector<float> logits(19, 1.0f);
+    logits[at] = NAN;
+    const auto got =
+        cross_entropy(Variable(Tensor::from<float>(logits, {1, 19})), targets_of({3}), 0.0);
+    EXPECT_TRUE(std::isnan(got.loss.value().item()));
+  }
 }
 
-TEST(CrossEntropy, RefusesBadTargets) {
+TEST(CrossEntropy, PrecisionIsThatOfTheStorage) {
+  for (const std::int64_t vocab : {65, 20011}) {
+    const Tensor target = targets_of({0, 64, kIgnoreTarget, 17});
+    for (const double cap : {0.0, 30.0}) {
+      const auto fn = [&](const std::vector<Variable>& in) {
+        return std::vector<Variable>{cross_entropy(in[0], target, cap).loss};
+      };
+      // The loss is float32 for bf16 logits too; their gradient is rounded once.
+      expect_precision(fn, {random_normal<float>({4, vocab}, 1, 3.0)}, 3e-6, 0x1.0p-8);
+    }
+  }
+  const auto got = cross_entropy(to_dtype(Variable(random_normal<float>({1, 5}, 1)), DType::kBF16),
+                                 targets_of({2}), 0.0);
+  EXPECT_EQ(got.loss.dtype(), DType::kF32);
+}
+
+TEST(CrossEntropy, TheGradientTakesTheMemoryOfLogitsThatNobodyHolds) {
+  const Variable x =
+      Variable::leaf(random_normal<float>({8, 1000}, 1), Tensor::zeros({8, 1000}, DType::kF32));
+  const Tensor target = targets_of({0, 1, 2, 3, 4, 5, 6, 7});
+  const auto peak_of_backward = [](const Variable& loss) {
+    const std::size_t before = memory_stats(kCpu).total_used;
+    reset_peak_memory(kCpu);
+    backward(loss);
+    return memory_stats(kCpu).total_peak - before;
+  };
+  const std::size_t size = x.value().bytes();
+  const Variable loss = sum(cross_entropy(scaled(x, 1.0), target, 3.0).loss);
+  EXPECT_LT(peak_of_backward(loss), 2 * size);  // the gradient of scaled() alone
+  const std::vector<float> freed = x.grad().to_vector<float>();
+
+  Tensor(x.grad()).zero_();
+  const Variable held = scaled(x, 1.0);
+  const auto values = held.value().to_vector<float>();
+  EXPECT_GE(peak_of_backward(sum(cross_entropy(held, target, 3.0).loss)), 2 * size);
+  EXPECT_EQ(held.value().to_vector<float>(), values);
+  EXPECT_EQ(x.grad().to_vector<float>(), freed);
+}
+
+TEST(CrossEntropy, RefusesBadTargetsAndNamesThem) {
   const Variable logits(random_normal<float>({2, 3}, 1));
-  EXPECT_THROW(cross_entropy(logits, targets_of({0, 3}), 0.0), DataError);
-  EXPECT_THROW(cross_entropy(logits, targets_of({0, -2}), 0.0), DataError);
-  EXPECT_THROW(cross_entropy(logits, targets_of({0}), 0.0), UsageError);
+  for (const std::int32_t bad : {3, -2}) {
+    expect_error<DataError>(
+        [&] {
+          cross_entropy(logits, targets_of({0, bad}), 0.0);
+        },
+        {fmt::format("[cross_entropy] target {} at position 1 is outside the vocabulary of 3",
+                     bad)});
+  }
+  expect_error<UsageError>(
+      [&] { cross_entropy(logits, targets_of({0}), 0.0); },
+      {"[cross_entropy] target i32 (1) on cpu against logits f32 (2, 3) on cpu"});
+  expect_error<UsageError>(
+      [&] {
+        cross_entropy(logits, targets_of({0, 1}), -1.0);
+      },
+      {"[cross_entropy] logits f32 (2, 3) on cpu", "cap -1 (>= 0)"});
 }
 
 TEST(Sum, AddsInFloat64AndGradientsMatchDifferences) {
