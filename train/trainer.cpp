@@ -8,6 +8,7 @@
 #include "core/base/log.h"
 #include "data/tokenizer.h"
 #include "optim/schedule.h"
+#include "train/environment.h"
 #include "train/generation.h"
 #include "train/model_factory.h"
 #include "train/step.h"
@@ -84,11 +85,13 @@ void Trainer::open_run_directory() {
   }
   lock_.emplace(directory_, DirectoryLock::Mode::kTry);
   if (!lock_->held()) {
-    throw UsageError("another process is training in '{}'; wait for it or choose another output_dir",
-                     directory_.string());
+    throw UsageError(
+        "another process is training in '{}'; wait for it or choose another output_dir",
+        directory_.string());
   }
   init_logging((directory_ / "train.log").string());
   write_text(directory_ / "config.yaml", to_yaml(config_));
+  write_environment(directory_ / "env.json");
 }
 
 void Trainer::report_start(bool resumed) const {
