@@ -100,7 +100,9 @@ std::string cpu_name() {
 std::string simd_text() {
   std::string text;
   for (const CpuFeature& feature : cpu_features()) {
-    if (feature.present) text += (text.empty() ? "" : " ") + std::string(feature.name);
+    if (!feature.present) continue;
+    if (!text.empty()) text += ' ';
+    text += feature.name;
   }
   return text;
 }

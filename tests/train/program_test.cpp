@@ -62,7 +62,7 @@ TEST_F(ProgramTest, TrainsEvaluatesAndGenerates) {
 
 TEST_F(ProgramTest, UsageErrorsExitWithTwo) {
   expect("", 2, "A subcommand");
-  expect("trian", 2, "subcommand");
+  expect("trian", 2, "did you mean 'train'?");
   expect("train", 2, "config");
   expect("train " + (dir_ / "missing.yaml"), 2, "missing.yaml");
   expect("train " + config(text(), "optim: {weigth_decay: 0.1}\n"), 2,

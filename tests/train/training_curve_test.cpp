@@ -79,17 +79,15 @@ TEST(TrainingCurveGolden, LossesAndFinalWeightsMatchTheOfficialRun) {
   }
   const auto want = to_doubles(file.load("loss"));
   double spread = 0.0;
-  std::size_t strict = 0;
   for (std::size_t s = 0; s < want.size(); ++s) {
     for (const Curve& c : curves) {
       spread = std::max(spread, std::abs(c.loss[s] - curves[0].loss[s]));
     }
-    const double tolerance = std::max(1e-4, 2.0 * spread);
-    strict += tolerance == 1e-4 ? 1 : 0;
-    EXPECT_NEAR(curves[0].loss[s], want[s], tolerance) << "step " << s;
+    EXPECT_NEAR(curves[0].loss[s], want[s], 1e-4 + 2.0 * spread) << "step " << s;
+    if (s < 12) {
+      EXPECT_LE(spread, 1e-5) << "step " << s;
+    }
   }
-  EXPECT_GE(strict, 20u);
-  RecordProperty("steps_within_1e-4", static_cast<int>(strict));
 
   XlstmLarge names(testing::golden_xlstm_large_config(json));
   std::size_t k = 0;
