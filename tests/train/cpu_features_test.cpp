@@ -21,8 +21,9 @@ TEST(CpuFeatures, ThisCpuRunsThisTest) { EXPECT_EQ(missing_feature(cpu_features(
 #ifdef __AVX2__
 TEST(CpuFeatures, WhatTheCompilerUsesIsRequired) {
   for (const CpuFeature& feature : cpu_features()) {
-    if (std::string_view(feature.name) == "AVX2") EXPECT_TRUE(feature.required);
-    {}
+    if (std::string_view(feature.name) == "AVX2") {
+      EXPECT_TRUE(feature.required);
+    }
   }
 }
 #endif
