@@ -133,8 +133,11 @@ Variable XlstmLarge::mlstm_layer(const Block& block, const Variable& x, const Te
     return reshape(y, {batch, seq, heads, y.dim(-1) / heads});
   };
   const Variable x_wide = to_dtype(x, accumulation_dtype(x.dtype()));
-  const Variable i = soft_cap(block.i_gate(x_wide), config_.gate_soft_cap);
-  const Variable f = soft_cap(block.f_gate(x_wide), config_.gate_soft_cap);
+  const auto capped = [&](const Variable& gate) {
+    return config_.gate_soft_cap > 0 ? soft_cap(gate, config_.gate_soft_cap) : gate;
+  };
+  const Variable i = capped(block.i_gate(x_wide));
+  const Variable f = capped(block.f_gate(x_wide));
 
   mlstm::State initial;
   if (state != nullptr && !state->empty()) {

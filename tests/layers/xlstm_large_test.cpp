@@ -204,6 +204,24 @@ TEST(XlstmLarge, FfnWidthFollowsTheRoundingOfThePyTorchCode) {
   EXPECT_EQ(ffn_dim(config), 2048);
 }
 
+TEST(XlstmLarge, CapsOfZeroAndMissingPartsAreFine) {
+  auto config = tiny_config();
+  config.gate_soft_cap = 0;
+  config.output_logit_soft_cap = 0;
+  config.add_out_norm = false;
+  config.use_bias = true;
+  XlstmLarge model(config);
+  randomise(model, DType::kF32, 3);
+  const Tensor tokens = random_tokens({2, 7}, 11, 5);
+  const Variable loss = sum(losses(model, tokens, random_tokens({14}, 11, 6), {}));
+  EXPECT_TRUE(std::isfinite(loss.value().item()));
+  backward(loss);
+  for (const Parameter& p : model.parameters().all()) {
+    EXPECT_GT(testing::relative_error(p.variable.grad(), zeros_like(p.variable.grad())), 0.0)
+        << p.spec.name;
+  }
+}
+
 TEST(XlstmLarge, RefusesHeadsThatDoNotDivide) {
   auto config = tiny_config();
   config.num_heads = 5;
