@@ -129,7 +129,7 @@ void forward(const ConvForwardArgs& args) {
                      T* y = args.y.data<T>() + row * channels;
 #pragma omp simd
                      for (std::int64_t c = 0; c < channels; ++c) {
-                       store(y[c], pre[c] * math::sigmoid(pre[c]));
+                       y[c] = round_to<T>(pre[c] * math::sigmoid(pre[c]));
                      }
                    }
                  });
@@ -211,7 +211,7 @@ class ChannelsBackward {
     if (args_.dx.defined()) {
       T* to = args_.dx.data<T>() + (b * args_.x.dim(1) + s) * args_.x.dim(2) + begin_;
 #pragma omp simd
-      for (std::int64_t c = 0; c < n_; ++c) store(to[c], from[c]);
+      for (std::int64_t c = 0; c < n_; ++c) to[c] = round_to<T>(from[c]);
     }
     std::fill_n(from, n_, C{0});
   }
@@ -241,11 +241,12 @@ class ChannelsBackward {
 void backward(const ConvBackwardArgs& args) {
   dispatch_floating("conv_silu_bwd", args.x.dtype(), [&]<class T>() {
     using C = compute_t<T>;
-    constexpr std::int64_t kChannels = 32;  // least channels a thread: two cache lines of float32
+    // At least two cache lines of float32 channels a thread, and enough work.
+    const std::int64_t grain = 32 + kElementwiseGrain / (args.x.dim(0) * args.x.dim(1));
     const std::vector<C> taps = taps_of<C>(args.weight);
     const std::vector<C> bias = bias_of<C>(args.bias, args.x.dim(2));
     const Inputs<T> in(args.x, args.weight.dim(1), args.reset, args.window);
-    parallel_for(args.x.dim(2), kChannels, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(args.x.dim(2), grain, [&](std::int64_t begin, std::int64_t end) {
       ChannelsBackward<T>(args, in, taps, bias, begin, end).run();
     });
   });

@@ -2,8 +2,6 @@
 // compute_t<T> (float for float and bf16, double for double).
 #pragma once
 
-#include <type_traits>
-
 #include "core/base/error.h"
 #include "core/tensor/tensor.h"
 
@@ -39,17 +37,6 @@ void dispatch_floating(const char* kernel, DType dtype, F&& f) {
       return f.template operator()<double>();
     default:
       throw InternalError("[{}] no CPU kernel for dtype {}", kernel, name_of(dtype));
-  }
-}
-
-/// to = value, rounded to T. In a `#pragma omp simd` loop GCC vectorises this store, but not the
-/// assignment of a bfloat16 made on the spot.
-template <class T>
-inline void store(T& to, compute_t<T> value) {
-  if constexpr (std::is_same_v<T, bfloat16>) {
-    to.bits = bfloat16(value).bits;
-  } else {
-    to = value;
   }
 }
 

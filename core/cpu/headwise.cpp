@@ -42,7 +42,8 @@ void apply_blocks(const T* x, const C* blocks, std::int64_t rows, std::int64_t h
             sum[o] += static_cast<C>(in[d]) * block[d * kBlock + o];
           }
         }
-        for (std::int64_t o = 0; o < kBlock; ++o) store(out[r * width + h * kBlock + o], sum[o]);
+        for (std::int64_t o = 0; o < kBlock; ++o)
+          out[r * width + h * kBlock + o] = round_to<T>(sum[o]);
       }
     }
   });
@@ -105,7 +106,8 @@ void multiply_heads(const Tensor& x, const Tensor& weight, bool transpose, const
   const std::int64_t k = x.dim(1) / heads;
   const std::int64_t n = out.dim(1) / heads;
   const std::int64_t row_blocks = (rows + kRows - 1) / kRows;
-  parallel_for(heads * row_blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t grain = kElementwiseGrain / (std::min(kRows, rows) * k * n) + 1;
+  parallel_for(heads * row_blocks, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t unit = begin; unit < end; ++unit) {
       const std::int64_t h = unit / row_blocks;
       const std::int64_t r = unit % row_blocks * kRows;
@@ -131,7 +133,7 @@ void accumulate_heads(const Tensor& x, const Tensor& dy, const Tensor& dweight) 
   if (heads < num_threads()) {
     range(0, heads);
   } else {
-    parallel_for(heads, 1, range);
+    parallel_for(heads, kElementwiseGrain / (x.dim(0) * out * in) + 1, range);
   }
 }
 
@@ -207,7 +209,7 @@ void skip_forward(const SkipForwardArgs& args) {
                      T* y = args.y.data<T>() + r * n;
 #pragma omp simd
                      for (std::int64_t d = 0; d < n; ++d) {
-                       store(y[d], static_cast<C>(a[d]) * scale[d] + static_cast<C>(b[d]));
+                       y[d] = round_to<T>(static_cast<C>(a[d]) * scale[d] + static_cast<C>(b[d]));
                      }
                    }
                  });
@@ -233,7 +235,7 @@ void skip_backward(const SkipBackwardArgs& args) {
         for (std::int64_t d = 0; d < end - begin; ++d) {
           const C g = static_cast<C>(dy[d]);
           dscale[d] += g * static_cast<C>(a[d]);
-          store(da[d], g * scale[begin + d]);
+          da[d] = round_to<T>(g * scale[begin + d]);
         }
       }
       if (!args.dscale.defined()) return;

@@ -120,7 +120,7 @@ class BackwardWalk {
       T* dx = args_.dx[g].data<T>() + token;
 #pragma omp simd
       for (std::int64_t d = 0; d < dims_.size; ++d) {
-        cpu::store(dx[d], dg[g * dims_.size + d]);
+        dx[d] = cpu::round_to<T>(dg[g * dims_.size + d]);
       }
     }
 #pragma omp simd

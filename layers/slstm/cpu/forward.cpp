@@ -111,7 +111,7 @@ class ForwardWalk {
           static_cast<C>(x[2][d]) + r[2 * size + d] + b[2][d],
           static_cast<C>(x[3][d]) + r[3 * size + d] + b[3][d], state);
       h[d] = gate.o * state.c / state.n;
-      cpu::store(h_out[d], h[d]);
+      h_out[d] = cpu::round_to<T>(h[d]);
       c[d] = state.c;
       n[d] = state.n;
       m[d] = state.m;

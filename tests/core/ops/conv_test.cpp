@@ -7,11 +7,13 @@
 #include "core/autograd/gradcheck.h"
 #include "core/base/parallel.h"
 #include "core/ops/elementwise.h"
+#include "tests/support/errors.h"
 #include "tests/support/random.h"
 
 namespace carousel {
 namespace {
 
+using testing::message_of;
 using testing::random_normal;
 using testing::relative_error;
 using testing::to_doubles;
@@ -156,35 +158,27 @@ TEST(CausalConvSilu, Bf16IsWithinItsRounding) {
 
 TEST(CausalConvSilu, RefusesMismatchedInputsNamingThem) {
   const auto v = [](const Shape& s) { return Variable(random_normal<float>(s, 1)); };
-  const auto message = [](const std::function<void()>& call) -> std::string {
-    try {
-      call();
-    } catch (const UsageError& e) {
-      return e.what();
-    }
-    return "no error";
-  };
   const Variable x = v({2, 3, 5});
-  EXPECT_EQ(message([&] {
+  EXPECT_EQ(message_of<UsageError>([&] {
               causal_conv_silu(v({2, 5}), v({5, 4}), {}, {});
             }),
             "[causal_conv_silu] x f32 (2, 5) on cpu, expected (B, S, C), not empty");
   EXPECT_EQ(
-      message([&] {
+      message_of<UsageError>([&] {
         causal_conv_silu(x, v({5, 2, 4}), {}, {});
       }),
       "[causal_conv_silu] weight f32 (5, 2, 4) on cpu, expected (C, 1, K) or (C, K) against x "
       "f32 (2, 3, 5) on cpu");
-  EXPECT_EQ(message([&] {
+  EXPECT_EQ(message_of<UsageError>([&] {
               causal_conv_silu(x, v({5, 4}), v({4}), {});
             }),
             "[causal_conv_silu] bias f32 (4) on cpu against x f32 (2, 3, 5) on cpu");
-  EXPECT_EQ(message([&] {
+  EXPECT_EQ(message_of<UsageError>([&] {
               causal_conv_silu(x, v({5, 4}), {}, v({2, 3}).value());
             }),
             "[causal_conv_silu] reset f32 (2, 3) on cpu against x f32 (2, 3, 5) on cpu");
   EXPECT_EQ(
-      message([&] {
+      message_of<UsageError>([&] {
         causal_conv_silu(x, v({5, 4}), {}, {}, v({2, 4, 5}).value());
       }),
       "[causal_conv_silu] window f32 (2, 4, 5) on cpu, expected (B, K-1, C) against x f32 (2, 3, "

@@ -2,30 +2,21 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
-#include <numeric>
 #include <tuple>
 
 #include "core/autograd/gradcheck.h"
 #include "core/base/parallel.h"
 #include "core/ops/elementwise.h"
+#include "tests/support/errors.h"
 #include "tests/support/random.h"
 
 namespace carousel {
 namespace {
 
+using testing::message_of;
 using testing::random_normal;
 using testing::relative_error;
 using testing::to_doubles;
-
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const UsageError& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 Variable normal(const Shape& s) { return Variable(random_normal<float>(s, 1)); }
 
@@ -105,7 +96,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, HeadwiseTest,
 
 TEST(Headwise, RefusesMismatchedShapes) {
   EXPECT_EQ(
-      message_of([] {
+      message_of<UsageError>([] {
         headwise_linear(normal({2, 9}), normal({2, 4, 4}));
       }),
       "[headwise_linear] weight f32 (2, 4, 4) on cpu, expected (H, out, in) against x f32 (2, 9) "
@@ -141,16 +132,16 @@ TEST(SplitAndConcat, GradientsMatchDifferencesEvenOfAPieceNotUsed) {
 }
 
 TEST(SplitAndConcat, RefuseWhatDoesNotFit) {
-  EXPECT_EQ(message_of([] {
+  EXPECT_EQ(message_of<UsageError>([] {
               split(normal({2, 6}), {2, 3});
             }),
             "[split] pieces (2, 3) of x f32 (2, 6) on cpu");
-  EXPECT_EQ(message_of([] {
+  EXPECT_EQ(message_of<UsageError>([] {
               split(normal({2, 6}), {7, -1});
             }),
             "[split] a piece of size -1 from x f32 (2, 6) on cpu");
-  EXPECT_EQ(message_of([] { concat({}); }), "[concat] no pieces");
-  EXPECT_EQ(message_of([] {
+  EXPECT_EQ(message_of<UsageError>([] { concat({}); }), "[concat] no pieces");
+  EXPECT_EQ(message_of<UsageError>([] {
               concat({normal({2, 6}), normal({3, 6})});
             }),
             "[concat] piece 1 f32 (3, 6) on cpu against piece 0 f32 (2, 6) on cpu");
@@ -177,6 +168,26 @@ TEST(Skip, MatchesItsDefinitionAndGradientsMatchDifferences) {
   EXPECT_TRUE(result.ok) << result.report;
 }
 
+// Columns are cut where threads meet.
+TEST(Skip, GradientsDoNotDependOnTheNumberOfThreads) {
+  const auto run = [] {
+    const auto leaf = [](const Shape& s, std::uint64_t seed) {
+      const Tensor t = random_normal<float>(s, seed);
+      return Variable::leaf(t, zeros_like(t));
+    };
+    const Variable a = leaf({700, 201}, 1);
+    const Variable scale = leaf({201}, 2);
+    backward(skip(a, scale, Variable(zeros_like(a.value()))), a.value());
+    return std::pair{a.grad().to_vector<float>(), scale.grad().to_vector<float>()};
+  };
+  const int threads = num_threads();
+  set_num_threads(1);
+  const auto one = run();
+  set_num_threads(3);
+  EXPECT_EQ(run(), one);
+  set_num_threads(threads);
+}
+
 TEST(Skip, Bf16IsWithinItsRoundingAndScaleMayBeFloat32) {
   const Variable a = to_dtype(normal({9, 33}), DType::kBF16);
   const Variable b = to_dtype(Variable(random_normal<float>({9, 33}, 2)), DType::kBF16);
@@ -186,11 +197,11 @@ TEST(Skip, Bf16IsWithinItsRoundingAndScaleMayBeFloat32) {
 }
 
 TEST(Skip, RefusesMismatchedShapes) {
-  EXPECT_EQ(message_of([] {
+  EXPECT_EQ(message_of<UsageError>([] {
               skip(normal({2, 6}), normal({5}), normal({2, 6}));
             }),
             "[skip] scale f32 (5) on cpu against a f32 (2, 6) on cpu");
-  EXPECT_EQ(message_of([] {
+  EXPECT_EQ(message_of<UsageError>([] {
               skip(normal({2, 6}), normal({6}), normal({6}));
             }),
             "[skip] b f32 (6) on cpu against a f32 (2, 6) on cpu");
