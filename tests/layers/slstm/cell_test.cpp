@@ -6,7 +6,10 @@
 
 #include "core/autograd/gradcheck.h"
 #include "core/base/parallel.h"
+#include "core/tensor/safetensors.h"
 #include "tests/layers/slstm/cell_case.h"
+#include "tests/support/errors.h"
+#include "tests/support/golden.h"
 
 namespace carousel {
 namespace {
@@ -14,6 +17,7 @@ namespace {
 using testing::expect_all_close;
 using testing::make_slstm_inputs;
 using testing::make_slstm_upstream;
+using testing::message_of;
 using testing::NamedValues;
 using testing::random_normal;
 using testing::relative_error;
@@ -241,42 +245,112 @@ TEST(SlstmCell, RefusesMismatchedInputsNamingThem) {
   const Variable good = x({2, 3, 2, 4});
   const Variable r = x({2, 4, 4, 4});
   const Variable b = x({4, 2, 4});
-  const auto message = [](const std::function<void()>& call) -> std::string {
-    try {
-      call();
-    } catch (const UsageError& e) {
-      return e.what();
-    }
-    return "no error";
-  };
   EXPECT_EQ(
-      message([&] {
+      message_of<UsageError>([&] {
         slstm::cell(x({2, 3, 8}), good, good, good, r, b, {}, {});
       }),
       "[slstm_cell] i f32 (2, 3, 8) on cpu, expected f32, bf16 or f64 (B, S, NH, D), not empty");
   EXPECT_EQ(
-      message([&] {
+      message_of<UsageError>([&] {
         slstm::cell(good, good, x({2, 3, 2, 5}), good, r, b, {}, {});
       }),
       "[slstm_cell] z f32 (2, 3, 2, 5) on cpu, expected f32 (2, 3, 2, 4) for x f32 (2, 3, 2, 4) "
       "on cpu");
   EXPECT_EQ(
-      message([&] {
+      message_of<UsageError>([&] {
         slstm::cell(good, good, good, good, x({2, 16, 4}), b, {}, {});
       }),
       "[slstm_cell] r f32 (2, 16, 4) on cpu, expected f32 (2, 4, 4, 4) for x f32 (2, 3, 2, 4) "
       "on cpu");
-  EXPECT_EQ(message([&] { slstm::cell(good, good, good, good, r, x({32}), {}, {}); }),
-            "[slstm_cell] b f32 (32) on cpu, expected f32 (4, 2, 4) for x f32 (2, 3, 2, 4) on cpu");
-  EXPECT_EQ(message([&] {
+  EXPECT_EQ(
+      message_of<UsageError>([&] { slstm::cell(good, good, good, good, r, x({32}), {}, {}); }),
+      "[slstm_cell] b f32 (32) on cpu, expected f32 (4, 2, 4) for x f32 (2, 3, 2, 4) on cpu");
+  EXPECT_EQ(message_of<UsageError>([&] {
               slstm::cell(good, good, good, good, r, b, {.h = x({2, 2, 4})}, {});
             }),
             "[slstm_cell] initial.c undefined against x f32 (2, 3, 2, 4) on cpu");
   EXPECT_EQ(
-      message([&] {
+      message_of<UsageError>([&] {
         slstm::cell(good, good, good, good, r, b, {}, random_normal<float>({2, 3}, 1));
       }),
       "[slstm_cell] reset f32 (2, 3) on cpu, expected u8 (2, 3) for x f32 (2, 3, 2, 4) on cpu");
+}
+
+// out[…, i, j, …] = in[…, j, i, …]: exchanges dimensions 1 and 2 of (a, n, m, c).
+std::vector<double> exchange(const std::vector<double>& in, std::size_t a, std::size_t n,
+                             std::size_t m, std::size_t c) {
+  std::vector<double> out;
+  for (std::size_t x = 0; x < a; ++x) {
+    for (std::size_t j = 0; j < m; ++j) {
+      for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t y = 0; y < c; ++y) out.push_back(in[((x * n + i) * m + j) * c + y]);
+      }
+    }
+  }
+  return out;
+}
+
+// The file's layouts: Wx (B,S,4,NH,D) and R (4,NH,in,out).
+SlstmInputs<double> golden_inputs(const SafetensorsFile& file, const std::string& prefix) {
+  const auto load = [&](const char* name) { return testing::to_doubles(file.load(prefix + name)); };
+  const Shape shape = file.info(prefix + "Wx").shape;
+  const auto dim = [&](int i) { return static_cast<std::size_t>(shape[i]); };
+  SlstmInputs<double> in;
+  in.batch = dim(0);
+  in.time = dim(1);
+  in.heads = dim(3);
+  in.size = dim(4);
+  const std::size_t tokens = in.batch * in.time;
+  const std::size_t width = in.heads * in.size;
+  const auto x = exchange(load("Wx"), 1, tokens, 4, width);
+  for (std::size_t g = 0; g < 4; ++g) {
+    in.x[g].assign(x.begin() + static_cast<std::ptrdiff_t>(g * tokens * width),
+                   x.begin() + static_cast<std::ptrdiff_t>((g + 1) * tokens * width));
+  }
+  const auto r = exchange(load("R"), 4 * in.heads, in.size, in.size, 1);
+  in.r = exchange(r, 1, 4, in.heads, in.size * in.size);
+  in.b = load("b");
+  in.h0 = load("h0");
+  in.c0 = load("c0");
+  in.n0 = load("n0");
+  in.m0 = load("m0");
+  return in;
+}
+
+TEST(SlstmCellGolden, OutputsStatesAndGradientsMatch) {
+  const SafetensorsFile file(testing::golden_path("slstm_cell.safetensors"));
+  int cases_seen = 0;
+  for (; file.contains(fmt::format("case{}.Wx", cases_seen)); ++cases_seen) {
+    const std::string prefix = fmt::format("case{}.", cases_seen);
+    const SlstmInputs<double> in = golden_inputs(file, prefix);
+    const auto load = [&](const char* name) {
+      return testing::to_doubles(file.load(prefix + name));
+    };
+    const NamedValues got = run_slstm<float>(in, {load("dh"), {}, {}, {}});
+    const std::size_t tokens = in.batch * in.time;
+    const std::size_t width = in.heads * in.size;
+    const auto check = [&](const char* name, const std::vector<double>& values) {
+      EXPECT_LE(relative_error(values, load(name)), 1e-5) << prefix << name;
+    };
+    check("h", got[0].second);
+    check("h_last", got[1].second);
+    check("c_last", got[2].second);
+    check("n_last", got[3].second);
+    check("m_last", got[4].second);
+    std::vector<double> dx;
+    for (std::size_t g = 5; g < 9; ++g) {
+      dx.insert(dx.end(), got[g].second.begin(), got[g].second.end());
+    }
+    check("dWx", exchange(dx, 1, 4, tokens, width));
+    const auto dr = exchange(got[9].second, 1, in.heads, 4, in.size * in.size);
+    check("dR", exchange(dr, 4 * in.heads, in.size, in.size, 1));
+    check("db", got[10].second);
+    if (!file.contains(prefix + "dh0")) continue;
+    check("dh0", got[11].second);
+    check("dc0", got[12].second);
+    check("dn0", got[13].second);
+  }
+  EXPECT_GE(cases_seen, 1);
 }
 
 }  // namespace
