@@ -1,6 +1,7 @@
 #include "train/model_factory.h"
 
 #include "core/base/log.h"
+#include "layers/xlstm.h"
 #include "layers/xlstm_large.h"
 
 namespace carousel {
@@ -18,10 +19,13 @@ std::unique_ptr<LanguageModel> make_model(const ModelConfig& config, std::int64_
       c.vocab_size = vocab;
       return std::make_unique<XlstmLarge>(c);
     }
-    case ModelFamily::kXlstm:
-      break;
+    case ModelFamily::kXlstm: {
+      XlstmConfig c = config.xlstm;
+      c.vocab_size = vocab;
+      return std::make_unique<Xlstm>(c);
+    }
   }
-  throw UsageError("model.family xlstm cannot be trained yet; use xlstm_large");
+  throw InternalError("model family {}", static_cast<int>(config.family));
 }
 
 Device choose_device(DeviceChoice choice) {

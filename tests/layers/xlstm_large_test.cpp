@@ -9,12 +9,15 @@
 #include "core/ops/elementwise.h"
 #include "tests/support/golden.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/models.h"
 #include "tests/support/random.h"
 
 namespace carousel {
 namespace {
 
 using testing::golden_path;
+using testing::losses;
+using testing::random_tokens;
 using testing::relative_error;
 
 XlstmLargeConfig tiny_config() {
@@ -28,15 +31,6 @@ XlstmLargeConfig tiny_config() {
   return c;
 }
 
-Tensor random_tokens(const Shape& shape, std::int64_t vocab, std::uint64_t seed) {
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(shape.numel()));
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    ids[i] =
-        static_cast<std::int32_t>(philox_word({seed, 0, 0}, i) % static_cast<std::uint32_t>(vocab));
-  }
-  return Tensor::from<std::int32_t>(ids, shape);
-}
-
 // Larger gate weights than the initial zeros, so that gates and normaliser leave their resting
 // points.
 void randomise(XlstmLarge& model, DType dtype, std::uint64_t seed) {
@@ -44,24 +38,9 @@ void randomise(XlstmLarge& model, DType dtype, std::uint64_t seed) {
   model.parameters().initialise(seed);
   for (const Parameter& p : model.parameters().all()) {
     if (p.spec.name.find("gate_preact.") == std::string::npos) continue;
-    const Tensor values = testing::random_normal<double>(p.spec.shape, seed + 1, 0.5);
-    if (dtype == DType::kF64) {
-      Tensor(p.master).copy_(values);
-    } else {
-      const auto wide = values.to_vector<double>();
-      const std::vector<float> narrow(wide.begin(), wide.end());
-      Tensor(p.master).copy_(Tensor::from<float>(narrow, p.spec.shape));
-    }
+    testing::set_normal(p, seed + 1, 0.5);
   }
   model.parameters().refresh_compute();
-}
-
-// (B, S) tokens through the model to (B·S) losses.
-Variable losses(const XlstmLarge& model, const Tensor& tokens, const Tensor& targets,
-                const ForwardOptions& options) {
-  const Variable hidden = model.hidden(tokens, {}, options);
-  const Variable logits = model.logits(reshape(hidden, {tokens.numel(), hidden.dim(-1)}));
-  return cross_entropy(logits, targets, model.logit_cap()).loss;
 }
 
 TEST(XlstmLargeGolden, LogitsAndEveryGradientMatchTheOfficialModel) {
@@ -97,28 +76,7 @@ TEST(XlstmLarge, EveryGradientMatchesDifferences) {
   randomise(model, DType::kF64, 3);
   const Tensor tokens = random_tokens({2, 7}, 11, 5);
   const Tensor targets = random_tokens({14}, 11, 6);
-  backward(sum(losses(model, tokens, targets, {})));
-  // A sample of the elements of every parameter.
-  for (const Parameter& p : model.parameters().all()) {
-    const auto tape = p.variable.grad().to_vector<double>();
-    double* w = p.master.data<double>();
-    double error2 = 0.0;
-    double norm2 = 0.0;
-    for (std::size_t e = 0; e < tape.size(); e += 1 + tape.size() / 5) {
-      const double x = w[e];
-      const double h = 1e-5;
-      const auto loss_at = [&](double value) {
-        const NoGrad no_grad;
-        w[e] = value;
-        return sum(losses(model, tokens, targets, {})).value().item();
-      };
-      const double difference = (loss_at(x + h) - loss_at(x - h)) / (2 * h);
-      w[e] = x;
-      error2 += (tape[e] - difference) * (tape[e] - difference);
-      norm2 += difference * difference;
-    }
-    EXPECT_LE(std::sqrt(error2), 1e-6 * std::sqrt(norm2) + 1e-8) << p.spec.name;
-  }
+  testing::expect_gradients_match_differences(model, tokens, targets);
 }
 
 TEST(XlstmLarge, RecomputeGivesTheSameBits) {

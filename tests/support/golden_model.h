@@ -1,4 +1,4 @@
-// Golden models of family A: configuration and parameters from a golden file.
+// Golden models: configuration and parameters from a golden file.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,6 +10,7 @@
 
 #include "core/tensor/safetensors.h"
 #include "layers/language_model.h"
+#include "layers/xlstm_config.h"
 #include "layers/xlstm_large_config.h"
 
 namespace carousel::testing {
@@ -30,6 +31,24 @@ inline XlstmLargeConfig golden_xlstm_large_config(const nlohmann::json& j) {
   c.v_dim_factor = j.value("v_dim_factor", c.v_dim_factor);
   c.eps = j.value("eps", c.eps);
   c.chunk_size = j.value("chunk_size", c.chunk_size);
+  return c;
+}
+
+inline XlstmConfig golden_xlstm_config(const nlohmann::json& j) {
+  XlstmConfig c;
+  c.vocab_size = j.at("vocab_size");
+  c.embedding_dim = j.at("embedding_dim");
+  c.num_blocks = j.at("num_blocks");
+  c.context_length = j.at("context_length");
+  c.slstm_at = j.at("slstm_at").get<std::vector<std::int64_t>>();
+  c.mlstm.num_heads = j.at("mlstm").at("num_heads");
+  c.mlstm.conv1d_kernel_size = j.at("mlstm").at("conv1d_kernel_size");
+  c.mlstm.qkv_proj_blocksize = j.at("mlstm").at("qkv_proj_blocksize");
+  c.mlstm.proj_factor = j.at("mlstm").at("proj_factor");
+  c.slstm.num_heads = j.at("slstm").at("num_heads");
+  c.slstm.conv1d_kernel_size = j.at("slstm").at("conv1d_kernel_size");
+  c.feedforward.proj_factor = j.at("feedforward").at("proj_factor");
+  c.feedforward.act_fn = j.at("feedforward").at("act_fn");
   return c;
 }
 
