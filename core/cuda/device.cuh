@@ -54,6 +54,16 @@ __device__ __forceinline__ void store(T* to, const float (&from)[N]) {
   *reinterpret_cast<Packet<T, N>*>(to) = packet;
 }
 
+/// N consecutive weights of either dtype (see Weights in dispatch.h).
+template <int N, class W>
+__device__ __forceinline__ void load_weights(const W& weights, std::int64_t i, float (&to)[N]) {
+  if (weights.wide != nullptr) {
+    load(weights.wide + i, to);
+  } else {
+    load(weights.narrow + i, to);
+  }
+}
+
 /// Sum (maximum) over groups of `width` neighbouring lanes, a power of two; every lane gets it, and
 /// the order is fixed.
 __device__ __forceinline__ float group_sum(float x, int width = kWarp) {

@@ -44,6 +44,20 @@ void dispatch_floating(const char* kernel, DType dtype, F&& f) {
   }
 }
 
+/// Weights that may be stored in float32 or in T: one of the pointers is nullptr, or both if
+/// absent.
+template <class T>
+struct Weights {
+  const T* narrow = nullptr;
+  const float* wide = nullptr;
+
+  static Weights of(const Tensor& t) {
+    if (!t.defined()) return {};
+    return t.dtype() == DType::kF32 ? Weights{nullptr, data<float>(t)}
+                                    : Weights{data<T>(t), nullptr};
+  }
+};
+
 /// True if every pointer (nullptr counts) is a multiple of 16 bytes: what vector accesses need.
 template <class... P>
 bool aligned16(const P*... pointers) {

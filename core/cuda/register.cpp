@@ -63,7 +63,18 @@ std::string cuda_status() { return found().text; }
 void register_cuda_kernels() {
   if (!found().usable) return;
   register_backend(DeviceType::kCuda, &cuda::backend());
+  cuda::register_activation();
+  cuda::register_columns();
+  cuda::register_conv();
+  cuda::register_cross_entropy();
   cuda::register_elementwise();
+  cuda::register_embedding();
+  cuda::register_headwise();
+  cuda::register_matmul();
+  cuda::register_norm_backward();
+  cuda::register_norm_forward();
+  cuda::register_optimizer();
+  cuda::register_reduce();
 }
 
 }  // namespace carousel

@@ -1,0 +1,150 @@
+// Copies of columns, and the learnable skip.
+#include "core/cuda/device.cuh"
+#include "core/cuda/dispatch.h"
+#include "core/cuda/kernels.h"
+#include "core/cuda/launch.h"
+#include "core/cuda/reduce.cuh"
+#include "core/kernels/headwise.h"
+
+namespace carousel::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Strides, offsets and the width count units of the access.
+template <class Unit>
+__global__ void __launch_bounds__(kThreads)
+    copy_columns_kernel(const Unit* from, Unit* to, std::int64_t rows, std::int64_t from_stride,
+                        std::int64_t to_stride, std::int64_t width) {
+  const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+    to[row * to_stride + i] = from[row * from_stride + i];
+  }
+}
+
+// A block of `lanes` units of one row times as many rows as make kThreads threads.
+dim3 row_block(std::int64_t units) {
+  unsigned lanes = 1;
+  while (lanes < kThreads && lanes < units) lanes *= 2;
+  return dim3(lanes, kThreads / lanes);
+}
+
+void copy_columns_tensor(const CopyColumnsArgs& args) {
+  const auto size = static_cast<std::int64_t>(size_of(args.x.dtype()));
+  const std::int64_t rows = args.x.dim(0);
+  if (rows == 0 || args.columns == 0) return;
+  const Stream stream(args.out.device());
+  const auto* from = static_cast<const std::byte*>(args.x.raw()) + args.x_column * size;
+  auto* to = static_cast<std::byte*>(args.out.raw()) + args.out_column * size;
+  const std::int64_t from_bytes = args.x.dim(1) * size;
+  const std::int64_t to_bytes = args.out.dim(1) * size;
+  const std::int64_t bytes = args.columns * size;
+  const auto copy = [&]<class Unit>() {
+    constexpr auto kUnit = static_cast<std::int64_t>(sizeof(Unit));
+    const dim3 block = row_block(bytes / kUnit);
+    launch("copy_columns", stream, {grid_size(rows, block.y), block}, copy_columns_kernel<Unit>,
+           reinterpret_cast<const Unit*>(from), reinterpret_cast<Unit*>(to), rows,
+           from_bytes / kUnit, to_bytes / kUnit, bytes / kUnit);
+  };
+  // The largest unit that divides every address, stride and width.
+  const auto all = reinterpret_cast<std::uintptr_t>(from) | reinterpret_cast<std::uintptr_t>(to) |
+                   static_cast<std::uintptr_t>(from_bytes | to_bytes | bytes);
+  if (all % 16 == 0) return copy.template operator()<uint4>();
+  if (all % 4 == 0) return copy.template operator()<std::uint32_t>();
+  if (all % 2 == 0) return copy.template operator()<std::uint16_t>();
+  copy.template operator()<std::uint8_t>();
+}
+
+// y = a·scale + b.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    skip_fwd_kernel(const T* a, Weights<T> scale, const T* b, T* y, std::int64_t rows,
+                    std::int64_t columns) {
+  const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  for (std::int64_t c = std::int64_t{threadIdx.x} * N; c < columns;
+       c += std::int64_t{blockDim.x} * N) {
+    const std::int64_t i = row * columns + c;
+    float product[N];
+    float factor[N];
+    float term[N];
+    load(a + i, product);
+    load_weights(scale, c, factor);
+    load(b + i, term);
+#pragma unroll
+    for (int e = 0; e < N; ++e) product[e] = product[e] * factor[e] + term[e];
+    store(y + i, product);
+  }
+}
+
+// The term dy·a of dscale; writes da = dy·scale on the way.
+template <class T>
+struct SkipTerm {
+  const T *a, *dy;
+  Weights<T> scale;
+  T* da;
+  std::int64_t columns;
+  template <int N>
+  __device__ void operator()(std::int64_t row, std::int64_t column, float (&sum)[N]) const {
+    const std::int64_t i = row * columns + column;
+    float d[N];
+    float other[N];
+    load(dy + i, d);
+    load(a + i, other);
+#pragma unroll
+    for (int e = 0; e < N; ++e) sum[e] += d[e] * other[e];
+    load_weights(scale, column, other);
+#pragma unroll
+    for (int e = 0; e < N; ++e) d[e] *= other[e];
+    store(da + i, d);
+  }
+};
+
+void skip_forward(const SkipForwardArgs& args) {
+  dispatch_floating("skip_fwd", args.a.dtype(), [&]<class T>() {
+    const Stream stream(args.y.device());
+    const T* a = data<T>(args.a);
+    const auto scale = Weights<T>::of(args.scale);
+    const T* b = data<T>(args.b);
+    T* y = data<T>(args.y);
+    const std::int64_t rows = args.a.dim(0);
+    const std::int64_t columns = args.a.dim(1);
+    const auto run = [&]<int N>() {
+      const dim3 block = row_block(columns / N);
+      launch("skip_fwd", stream, {grid_size(rows, block.y), block}, skip_fwd_kernel<T, N>, a, scale,
+             b, y, rows, columns);
+    };
+    if (columns % kVector<T> == 0 && aligned16(a, scale.narrow, scale.wide, b, y)) {
+      run.template operator()<kVector<T>>();
+    } else {
+      run.template operator()<1>();
+    }
+  });
+}
+
+void skip_backward(const SkipBackwardArgs& args) {
+  dispatch_floating("skip_bwd", args.a.dtype(), [&]<class T>() {
+    const Stream stream(args.da.device());
+    const std::int64_t columns = args.a.dim(1);
+    const SkipTerm<T> term{data<T>(args.a), data<T>(args.dy), Weights<T>::of(args.scale),
+                           data<T>(args.da), columns};
+    float* dscale = data<float>(args.dscale);
+    if (columns % kVector<T> == 0 &&
+        aligned16(term.a, term.dy, term.scale.narrow, term.scale.wide, term.da)) {
+      reduce_columns<kVector<T>>("skip_bwd", stream, term, args.a.dim(0), columns, dscale);
+    } else {
+      reduce_columns<1>("skip_bwd", stream, term, args.a.dim(0), columns, dscale);
+    }
+  });
+}
+
+}  // namespace
+
+void register_columns() {
+  copy_columns.set(DeviceType::kCuda, copy_columns_tensor);
+  skip_fwd.set(DeviceType::kCuda, skip_forward);
+  skip_bwd.set(DeviceType::kCuda, skip_backward);
+}
+
+}  // namespace carousel::cuda
