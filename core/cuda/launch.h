@@ -15,7 +15,7 @@ struct LaunchShape {
   dim3 grid;
   dim3 block;
   std::size_t shared_bytes = 0;  ///< dynamic shared memory of a block
-  bool cooperative = false;      ///< all blocks must be resident at once (grid-wide barriers)
+  unsigned cluster = 1;          ///< neighbouring blocks that form a cluster (9.0 and newer)
 };
 
 namespace detail {
@@ -31,21 +31,24 @@ template <class... Params, class... Args>
 void launch(const char* name, const Stream& stream, const LaunchShape& shape,
             void (*kernel)(Params...), Args&&... args) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
-  constexpr std::size_t kSharedByDefault = 48 << 10;  // more has to be asked for
-  if (shape.shared_bytes > kSharedByDefault) {
+  // More than 48 KiB, the kernel's own static memory included, has to be asked for.
+  constexpr std::size_t kSafeWithoutAsking = 32 << 10;
+  if (shape.shared_bytes > kSafeWithoutAsking) {
     CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(shape.shared_bytes)));
   }
   cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = shape.cluster;
+  attribute.val.clusterDim.y = 1;
+  attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream.handle();
   config.attrs = &attribute;
-  config.numAttrs = shape.cooperative ? 1 : 0;
+  config.numAttrs = shape.cluster > 1 ? 1 : 0;
   detail::check_launch(
       cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...), name,
       shape, stream);
