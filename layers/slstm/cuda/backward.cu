@@ -1,0 +1,156 @@
+// Precision: dh and dx in T; the gradients that travel through time in float32. R's gradient is one
+// product of what was stored in T, dxᵀ·h, accumulated in float32.
+#include "core/cuda/launch.h"
+#include "layers/slstm/cuda/kernels.h"
+#include "layers/slstm/cuda/parameters.h"
+#include "layers/slstm/cuda/pointers.cuh"
+#include "layers/slstm/cuda/resident.cuh"
+#include "layers/slstm/cuda/stepwise.h"
+
+namespace carousel::slstm {
+namespace {
+
+// One cluster: one head, kRows batch rows, all time steps backwards. In each step a block
+// differentiates its own slice of dimensions, multiplies their gate gradients with its rows of R,
+// and hands every block that block's slice of the partial dh; the owner adds the partials up in
+// order.
+template <class T, int kRows>
+__global__ void __launch_bounds__(kMaxThreads)
+    slstm_bwd_kernel(BackwardPointers<T> p, ResidentPlan plan) {
+  extern __shared__ float shared[];
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lanes = plan.backward_lanes;
+  const int row_stride = lanes * kSegmentStride;
+  float* const dgates = shared;                         // (kRows, segments of 4·slice)
+  float* const partials = shared + kRows * row_stride;  // (2, cluster, kRows, slice)
+  const int partials_size = plan.cluster * kRows * plan.slice;
+  const int rank = static_cast<int>(blockIdx.x) % plan.cluster;
+  const std::int64_t unit = blockIdx.x / static_cast<unsigned>(plan.cluster);
+  const std::int64_t head = unit % p.n.heads;
+  const std::int64_t first_sequence = unit / p.n.heads * kRows;
+  const int size = static_cast<int>(p.n.size);
+
+  // As a multiplier: four dimensions of dh, one segment of the block's gate gradients.
+  const int lane = thread % lanes;
+  const int out = thread / lanes * 4;
+  const bool multiplies = out < plan.cluster * plan.slice;
+  float weights[4][kSegment];
+#pragma unroll
+  for (int o = 0; o < 4; ++o) {
+#pragma unroll
+    for (int j = 0; j < kSegment; ++j) {
+      const int q = lane * kSegment + j;
+      const int dim = rank * plan.slice + q % plan.slice;
+      const bool inside = q < kNumGates * plan.slice && dim < size && out + o < size;
+      weights[o][j] =
+          inside ? p.r[((head * kNumGates + q / plan.slice) * size + dim) * size + out + o] : 0.0f;
+    }
+  }
+
+  // As a differentiator: one dimension of the slice, one batch row.
+  const int row = thread / plan.slice;
+  const int local = thread % plan.slice;
+  const int dim = rank * plan.slice + local;
+  const std::int64_t sequence = first_sequence + row;
+  const bool active = row < kRows && dim < size && sequence < p.n.batch;
+  float dh = 0.0f;  // from the step after
+  float dc = 0.0f;
+  float dn = 0.0f;
+  SavedStep saved;
+  ElementState<float> after{};
+  if (active) {
+    if (p.dh_last != nullptr) {
+      const std::int64_t at = p.n.state(sequence, head, dim);
+      dh = p.dh_last[at];
+      dc = p.dc_last[at];
+      dn = p.dn_last[at];
+    }
+    saved = SavedStep::read(p, sequence, p.n.time - 1, head, dim);
+    after = SavedStep::state_after(p, sequence, p.n.time - 1, head, dim);
+  }
+  for (int i = thread; i < kRows * row_stride; i += static_cast<int>(blockDim.x)) dgates[i] = 0.0f;
+  cluster_barrier(plan.cluster);
+
+  for (std::int64_t t = p.n.time - 1; t >= 0; --t) {
+    const bool starts = saved.starts;
+    if (active) {
+      const ElementGradients<float> d =
+          step_backward(saved.gate, after, saved.before, saved.dh + dh, dc, dn);
+      const float gradients[kNumGates] = {d.i, d.f, d.z, d.o};
+#pragma unroll
+      for (int g = 0; g < kNumGates; ++g) {
+        dgates[row * row_stride + segment_offset(g * plan.slice + local)] = gradients[g];
+        if (p.dx[g] != nullptr) {
+          p.dx[g][p.n.token(sequence, t, head, dim)] = cuda::from_float<T>(gradients[g]);
+        }
+      }
+      after = saved.before;
+      if (t > 0) {
+        // A start's state before it is zero; the step before still ended in its own.
+        if (starts) after = SavedStep::state_after(p, sequence, t - 1, head, dim);
+        saved = SavedStep::read(p, sequence, t - 1, head, dim);  // a step ahead of its use
+      }
+    }
+    __syncthreads();
+    float sum[kRows][4];
+    float result[4];
+    multiply_segment(weights, dgates + lane * kSegmentStride, row_stride, sum);
+    reduce_rows(sum, lane, lanes, result);
+    const int buffer = static_cast<int>(t % 2) * partials_size;
+    const int replicas = lanes / kRows;
+    if (multiplies && lane % replicas == 0) {
+      float* to =
+          partials + buffer + (rank * kRows + lane / replicas) * plan.slice + out % plan.slice;
+      *reinterpret_cast<float4*>(in_block(to, out / plan.slice, plan.cluster)) =
+          make_float4(result[0], result[1], result[2], result[3]);
+    }
+    cluster_barrier(plan.cluster);
+    if (active) {
+      dh = 0.0f;
+      for (int source = 0; source < plan.cluster && !starts; ++source) {
+        dh += partials[buffer + (source * kRows + row) * plan.slice + local];
+      }
+    }
+  }
+  if (!active) return;
+  const std::int64_t at = p.n.state(sequence, head, dim);
+  if (p.dh0 != nullptr) p.dh0[at] = dh;
+  if (p.dc0 != nullptr) p.dc0[at] = dc;
+  if (p.dn0 != nullptr) p.dn0[at] = dn;
+}
+
+template <class T>
+void run_resident(const cuda::Stream& stream, const BackwardPointers<T>& p,
+                  const ResidentPlan& plan) {
+  const std::int64_t blocks = p.n.heads * ((p.n.batch + plan.rows - 1) / plan.rows) * plan.cluster;
+  const cuda::LaunchShape shape{.grid = cuda::grid_size(blocks, 1),
+                                .block = static_cast<unsigned>(plan.backward_threads),
+                                .shared_bytes = backward_shared_bytes(plan),
+                                .cluster = static_cast<unsigned>(plan.cluster)};
+  const auto run = [&](auto kernel) { cuda::launch("slstm_bwd", stream, shape, kernel, p, plan); };
+  if (plan.rows == 1) return run(slstm_bwd_kernel<T, 1>);
+  if (plan.rows == 2) return run(slstm_bwd_kernel<T, 2>);
+  run(slstm_bwd_kernel<T, 4>);
+}
+
+void backward(const CellBackwardArgs& caller) {
+  cuda::dispatch_floating("slstm_bwd", caller.dh.dtype(), [&]<class T>() {
+    const cuda::Stream stream(caller.dh.device());
+    const CellBackwardArgs args = with_gate_gradients(caller);
+    const BackwardPointers<T> p(args);
+    const auto plan = resident_plan(p.n.batch, p.n.heads, p.n.size, stream.info().multiprocessors,
+                                    stream.info().major >= 9);
+    if (plan) {
+      run_resident(stream, p, *plan);
+    } else {
+      backward_stepwise(stream, args);
+    }
+    accumulate_parameter_gradients(stream, args);
+  });
+}
+
+}  // namespace
+
+void register_cuda_backward() { cell_bwd.set(DeviceType::kCuda, backward); }
+
+}  // namespace carousel::slstm
