@@ -2,6 +2,7 @@
 
 #include "core/base/log.h"
 #include "layers/xlstm.h"
+#include "layers/xlstm.h"
 #include "layers/xlstm_large.h"
 
 namespace carousel {
