@@ -4,6 +4,7 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "core/base/error.h"
@@ -90,6 +91,8 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return fail(ExitCode::kOutOfMemory,
                 "out of memory; reduce data.batch_size, micro_batch_size or the model");
+  } catch (const std::system_error& e) {  // a file, a pipe, a thread that the system refuses
+    return fail(ExitCode::kUsage, e.what());
   } catch (const std::exception& e) {
     return fail(ExitCode::kInternal, e.what());
   }

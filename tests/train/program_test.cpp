@@ -1,33 +1,17 @@
 // The program from the outside: exit codes and what it says on stderr.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <string>
 
-#include "tests/support/temp_dir.h"
+#include "tests/support/program.h"
+#include "train/environment.h"
 
+namespace carousel {
 namespace {
 
-using carousel::testing::TempDir;
-
-struct Outcome {
-  int code = -1;
-  std::string output;  // stdout and stderr together
-};
-
-Outcome carousel_program(const std::string& arguments) {
-  const std::string command =
-      "OMP_NUM_THREADS=1 " + std::string(CAROUSEL_PROGRAM) + " " + arguments + " 2>&1";
-  std::FILE* pipe = ::popen(command.c_str(), "r");
-  Outcome outcome;
-  std::array<char, 4096> buffer{};
-  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) outcome.output += buffer.data();
-  const int status = ::pclose(pipe);
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
-}
+using testing::Outcome;
+using testing::run_program;
+using testing::TempDir;
 
 class ProgramTest : public ::testing::Test {
  protected:
@@ -45,9 +29,10 @@ class ProgramTest : public ::testing::Test {
     return dir_.write("text.txt", t);
   }
   void expect(const std::string& arguments, int code, const std::string& part) {
-    const Outcome outcome = carousel_program(arguments);
-    EXPECT_EQ(outcome.code, code) << outcome.output;
-    EXPECT_NE(outcome.output.find(part), std::string::npos) << outcome.output;
+    const Outcome outcome = run_program(arguments);
+    const std::string output = outcome.out + outcome.err;
+    EXPECT_EQ(outcome.code, code) << output;
+    EXPECT_NE(output.find(part), std::string::npos) << output;
   }
 
   TempDir dir_;
@@ -61,9 +46,11 @@ TEST_F(ProgramTest, TrainsEvaluatesAndGenerates) {
 }
 
 TEST_F(ProgramTest, UsageErrorsExitWithTwo) {
-  expect("", 2, "A subcommand");
-  expect("trian", 2, "did you mean 'train'?");
-  expect("train", 2, "config");
+  expect("", 2, "error: A subcommand is required; see carousel --help\n");
+  expect("trian", 2, "error: unknown command 'trian'; did you mean 'train'?\n");
+  expect("frobnicate", 2, "error: unknown command 'frobnicate'; see carousel --help\n");
+  expect("train", 2, "error: config is required; see carousel train --help\n");
+  expect("config --explian", 2, "not expected: --explian; see carousel config --help\n");
   expect("train " + (dir_ / "missing.yaml"), 2, "missing.yaml");
   expect("train " + config(text(), "optim: {weigth_decay: 0.1}\n"), 2,
          "did you mean 'weight_decay'?");
@@ -79,11 +66,13 @@ TEST_F(ProgramTest, DataErrorsExitWithThree) {
 }
 
 TEST_F(ProgramTest, HelpAndVersionExitWithZero) {
-  expect("--version", 0, "0.1");
+  expect("--version", 0, version_text() + "\n");
   expect("--help", 0, "Exit codes");
-  for (const char* command : {"train", "generate", "eval", "plan"}) {
-    expect(std::string(command) + " --help", 0, "Example");
+  for (const std::string command : {"train", "generate", "eval", "plan", "config", "doctor"}) {
+    expect("--help", 0, "\n  " + command + " ");
+    expect(command + " --help", 0, "Example: carousel " + command);
   }
 }
 
 }  // namespace
+}  // namespace carousel

@@ -62,6 +62,17 @@ std::string threads_text() {
   return text;
 }
 
+/// OpenBLAS takes its AVX2 kernels on CPUs that are newer than it is.
+std::string blas_text() {
+  const std::string text = cpu::blas_description();
+  const bool avx2_kernels =
+      text.find("Haswell") != std::string::npos || text.find("Zen") != std::string::npos;
+  const bool avx512 = simd_text().find("AVX512VL") != std::string::npos;
+  return avx2_kernels && avx512
+             ? text + "; this CPU has AVX-512: compare with OPENBLAS_CORETYPE=SkylakeX"
+             : text;
+}
+
 std::string libraries_text() {
   std::string text;
   const auto libraries = environment().at("libraries");  // a copy: the temporary ends here
@@ -82,7 +93,7 @@ void run() {
   line("cpu", cpu_name());
   line("simd", simd_text());
   line("threads", threads_text());
-  line("blas", cpu::blas_description());
+  line("blas", blas_text());
   line("sgemm", fmt::format("{:.1f} GFLOP/s in float32, 1024 × 1024 matrices", sgemm_gflops(1024)));
   line("memory", fmt::format("{} available of {}", gib(memory.available), gib(memory.total)));
   line("disk", disk_text());
