@@ -67,6 +67,13 @@ std::string advice(const std::string& name, std::string_view section, const Name
   return fmt::format("known are {}", fmt::join(siblings, ", "));
 }
 
+/// Keys and values may hold anything; an error stays one line and leaves the terminal alone.
+std::string printable(std::string text) {
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  std::replace_if(text.begin(), text.end(), is_control, '?');
+  return text;
+}
+
 std::string place(std::string_view section) {
   return section.empty() ? "at the top level" : fmt::format("in {}", section);
 }
@@ -150,7 +157,7 @@ class FileReader {
 // --- problems -----------------------------------------------------------------------------------
 
 void Problems::add(const std::string& source, int line, int column, const std::string& text) {
-  problems_.push_back({source, line, column, text});
+  problems_.push_back({printable(source), line, column, printable(text)});
 }
 
 void Problems::throw_if_any() const {

@@ -124,6 +124,15 @@ TEST(Config, AliasesStandForTheirAnchors) {
   EXPECT_EQ(config.data.val.files, (Lines{"a.txt", "b.txt"}));
 }
 
+TEST(Config, WindowsLineEndsAndAByteOrderMarkAreFine) {
+  std::string yaml = kMinimal;
+  for (std::size_t at = 0; (at = yaml.find('\n', at)) != std::string::npos; at += 2) {
+    yaml.insert(at, 1, '\r');
+  }
+  yaml = std::string("\xef\xbb\xbf").append(yaml);
+  EXPECT_EQ(to_yaml(load_text(yaml).config), to_yaml(load_text(kMinimal).config));
+}
+
 TEST(Config, LengthsOfATaskReachTheModel) {
   const Config config =
       load_text(kNeurips, {"data.train=null", "data.task.name=parity",
@@ -330,6 +339,15 @@ TEST(ConfigErrors, HostileFilesAreRefused) {
   }
   EXPECT_FALSE(errors_of(laughs).empty());
   EXPECT_FALSE(errors_of("data: &m {task: *m, train: &t [*t]}\n").empty());  // contains itself
+}
+
+TEST(ConfigErrors, StayOnOneLineWhateverTheFileHolds) {
+  EXPECT_EQ(errors_of(kMinimal + "\"a\\nb\\e[31m\": 1\nprecision: \"x\\ry\"\n"),
+            (Lines{"run.yaml:5:1: unknown key 'a?b?[31m' at the top level; known are device, "
+                   "micro_batch_size, name, output_dir, precision, recompute, seed, steps, "
+                   "checkpoint, data, eval, logging, model, optim, sample, schedule",
+                   "run.yaml:6:12: precision: unknown value the text \"x?y\"; it is one of f32, "
+                   "bf16"}));
 }
 
 TEST(ConfigErrors, RandomDamageNeverEscapesAsAnotherException) {
