@@ -15,5 +15,6 @@ void register_norm_backward();
 void register_norm_forward();
 void register_optimizer();
 void register_reduce();
+void register_sums();
 
 }  // namespace carousel::cuda

@@ -14,62 +14,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kVector4 = kVector<float>;
 
-// --- Σ x² --------------------------------------------------------------------------------------
-
-__device__ double block_sum(double x) {
-  __shared__ double partial[kThreads / kWarp];
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
-  if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  double sum = 0.0;
-  for (int w = 0; w < kThreads / kWarp; ++w) sum += partial[w];
-  return sum;
-}
-
-// partial[block] = the sum over every gridDim.x-th vector; the last elements go to block 0.
-__global__ void __launch_bounds__(kThreads)
-    sum_of_squares_partial_kernel(const float* x, std::int64_t n, bool aligned, double* partial) {
-  const std::int64_t thread = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  const std::int64_t threads = std::int64_t{gridDim.x} * kThreads;
-  double sum = 0.0;
-  const auto add = [&sum](float value) { sum += static_cast<double>(value) * value; };
-  const std::int64_t vectors = aligned ? n / kVector4 : 0;
-#pragma unroll 4
-  for (std::int64_t v = thread; v < vectors; v += threads) {
-    float values[kVector4];
-    load(x + v * kVector4, values);
-#pragma unroll
-    for (int e = 0; e < kVector4; ++e) add(values[e]);
-  }
-  for (std::int64_t i = vectors * kVector4 + thread; i < n; i += threads) add(x[i]);
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-
-__global__ void __launch_bounds__(kThreads)
-    sum_partials_kernel(const double* partial, int n, double* out) {
-  double sum = 0.0;
-  for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) sum += partial[i];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *out = sum;
-}
-
-void sum_of_squares_tensor(const SumOfSquaresArgs& args) {
-  const Stream stream(args.x.device());
-  const std::int64_t n = args.x.numel();
-  const float* x = data<float>(args.x);
-  const auto blocks = static_cast<unsigned>(
-      std::clamp<std::int64_t>(n / (kThreads * kVector4), 1, 8 * stream.info().multiprocessors));
-  const RoleScope role(Role::kWorkspace);
-  const Tensor partial = Tensor::empty({blocks}, DType::kF64, args.x.device());
-  launch("sum_of_squares", stream, {blocks, kThreads}, sum_of_squares_partial_kernel, x, n,
-         aligned16(x), partial.data<double>());
-  launch("sum_of_squares", stream, {1, kThreads}, sum_partials_kernel, partial.data<double>(),
-         blocks, args.out.data<double>());
-}
-
-// --- AdamW -------------------------------------------------------------------------------------
-
 struct Segment {
   std::int64_t begin, end;
   float keep;  // 1 − lr·decay
@@ -198,9 +142,6 @@ void adamw_arenas(const AdamWArgs& args) {
 
 }  // namespace
 
-void register_optimizer() {
-  sum_of_squares.set(DeviceType::kCuda, sum_of_squares_tensor);
-  adamw.set(DeviceType::kCuda, adamw_arenas);
-}
+void register_optimizer() { adamw.set(DeviceType::kCuda, adamw_arenas); }
 
 }  // namespace carousel::cuda

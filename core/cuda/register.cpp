@@ -75,6 +75,7 @@ void register_cuda_kernels() {
   cuda::register_norm_forward();
   cuda::register_optimizer();
   cuda::register_reduce();
+  cuda::register_sums();
 }
 
 }  // namespace carousel
