@@ -117,7 +117,7 @@ std::string BatchLoader::describe(std::int64_t steps) const {
   return text;
 }
 
-EvalLoader::EvalLoader(std::shared_ptr<const Corpus> corpus, const LoaderOptions& options,
+EvalLoader::EvalLoader(const std::shared_ptr<const Corpus>& corpus, const LoaderOptions& options,
                        std::int64_t count)
     : WindowSource(corpus, options, eval_batches(checked_corpus(corpus, options), options, count)),
       windows_(whole_windows(this->corpus().size(), options.seq_len)) {}

@@ -62,7 +62,7 @@ class EvalLoader final : public WindowSource {
  public:
   /// `count` batches evenly spread over the corpus, or all of them if count is 0 or more than there
   /// are. Throws DataError if the corpus has fewer than seq_len + 1 tokens.
-  EvalLoader(std::shared_ptr<const Corpus> corpus, const LoaderOptions& options,
+  EvalLoader(const std::shared_ptr<const Corpus>& corpus, const LoaderOptions& options,
              std::int64_t count);
 
   Batch batch(std::int64_t index, std::int64_t begin, std::int64_t end) const override;

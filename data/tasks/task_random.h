@@ -30,8 +30,8 @@ class TaskRandom {
     std::vector<std::int32_t> numbers(static_cast<std::size_t>(n));
     for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<std::int32_t>(i);
     for (std::int32_t i = 0; i < count; ++i) {
-      std::swap(numbers[static_cast<std::size_t>(i)],
-                numbers[static_cast<std::size_t>(i + below(n - i))]);
+      const auto at = static_cast<std::size_t>(i);
+      std::swap(numbers[at], numbers[at + static_cast<std::size_t>(below(n - i))]);
     }
     numbers.resize(static_cast<std::size_t>(count));
     return numbers;
