@@ -112,6 +112,25 @@ void OutputFile::finish() {
   }
 }
 
+void replace_file(const std::filesystem::path& path, const std::function<void(OutputFile&)>& fill) {
+  std::filesystem::path temporary = path;
+  temporary += ".tmp";
+  OutputFile file(temporary);
+  try {
+    fill(file);
+    file.finish();
+    std::error_code error;
+    std::filesystem::rename(temporary, path, error);
+    if (error) throw CheckpointError("{}", io_error("rename to", path, error.value()));
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    throw;
+  }
+  const std::filesystem::path parent = path.parent_path();
+  sync_directory(parent.empty() ? "." : parent);
+}
+
 void sync_directory(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) throw CheckpointError("{}", io_error("open", path, errno));

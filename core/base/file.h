@@ -61,6 +61,11 @@ class OutputFile {
   int descriptor_ = -1;
 };
 
+/// Writes `path` through `fill`: beside it as "<path>.tmp", synced, then renamed, so that the path
+/// holds either what it held before or all of the new file. Throws CheckpointError, and what `fill`
+/// throws; nothing is left behind then.
+void replace_file(const std::filesystem::path& path, const std::function<void(OutputFile&)>& fill);
+
 /// Waits until the directory's entries (new names, renames) are on the disk.
 void sync_directory(const std::filesystem::path& path);
 

@@ -48,7 +48,8 @@ std::string header_text(const std::vector<const NamedTensor*>& order,
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path, ExitCode::kCheckpoint) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : file_(path, ExitCode::kCheckpoint) {
   SafetensorsHeader header = parse_safetensors_header(path, file_.bytes());
   metadata_ = std::move(header.metadata);
   for (auto& [name, info] : header.tensors) {
@@ -139,22 +140,7 @@ void write_safetensors(OutputFile& file, const std::vector<NamedTensor>& tensors
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp";
-  OutputFile file(temporary);
-  try {
-    write_safetensors(file, tensors, metadata);
-    file.finish();
-    std::error_code error;
-    std::filesystem::rename(temporary, path, error);
-    if (error) throw CheckpointError("{}", io_error("rename to", path, error.value()));
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
-    throw;
-  }
-  const std::filesystem::path parent = path.parent_path();
-  sync_directory(parent.empty() ? "." : parent);
+  replace_file(path, [&](OutputFile& file) { write_safetensors(file, tensors, metadata); });
 }
 
 }  // namespace carousel

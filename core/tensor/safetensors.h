@@ -79,8 +79,8 @@ class SafetensorsFile {
 /// header. Throws CheckpointError if the writing fails or the metadata are not UTF-8.
 void write_safetensors(OutputFile& file, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata);
-/// The same to `path`: written beside it as "<path>.tmp", synced, then renamed, so that the path
-/// holds either what it held before or all of the new file.
+/// The same to `path`, by replace_file(): the path holds what it held before or all of the new
+/// file.
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
