@@ -8,11 +8,9 @@ namespace fs = std::filesystem;
 namespace {
 
 void make_directory(const fs::path& path) {
+  if (directory_exists(path)) return;
   std::error_code error;
   fs::create_directories(path, error);
-  if (!error && !fs::is_directory(path, error) && !error) {
-    error = std::make_error_code(std::errc::not_a_directory);
-  }
   if (error) throw CheckpointError("{}", io_error("create the directory", path, error.value()));
 }
 
@@ -67,9 +65,7 @@ void save_checkpoint(const fs::path& directory, std::int64_t step,
   const DirectoryLock lock(directory, DirectoryLock::Mode::kWait);
   clean_up(directory);
   const fs::path final = directory / checkpoint_name(step);
-  if (std::error_code ignored; fs::exists(final, ignored) && !fs::is_directory(final, ignored)) {
-    throw CheckpointError("{}", io_error("save to", final, ENOTDIR));
-  }
+  directory_exists(final);  // refuses to replace what is not a directory
   const fs::path temporary = temporary_path(directory, step);
   try {
     make_directory(temporary);
@@ -125,7 +121,7 @@ std::unique_ptr<Tokenizer> checkpoint_tokenizer(const Checkpoint& checkpoint) {
 
 std::optional<Checkpoint> newest_good_checkpoint(const fs::path& directory,
                                                  std::vector<std::string>* rejected) {
-  if (std::error_code ignored; !fs::exists(directory, ignored)) return std::nullopt;
+  if (!directory_exists(directory)) return std::nullopt;
   if (const DirectoryLock lock(directory, DirectoryLock::Mode::kTry); lock.held()) {
     try {
       clean_up(directory);
@@ -154,13 +150,14 @@ std::optional<Checkpoint> newest_good_checkpoint(const fs::path& directory,
 
 void prune_checkpoints(const fs::path& directory, std::int64_t keep) {
   if (keep <= 0) return;
-  if (std::error_code ignored; !fs::exists(directory, ignored)) return;
+  if (!directory_exists(directory)) return;
   const DirectoryLock lock(directory, DirectoryLock::Mode::kWait);
   clean_up(directory);
   std::int64_t kept = 0;
+  std::vector<std::int64_t> superfluous;  // newest first
   for (const FoundCheckpoint& found : list_checkpoints(directory)) {
     if (kept == keep) {
-      discard(directory, found.step);
+      superfluous.push_back(found.step);
       continue;
     }
     try {
@@ -169,6 +166,9 @@ void prune_checkpoints(const fs::path& directory, std::int64_t keep) {
     } catch (const CheckpointError& e) {
       log::warn("a bad checkpoint does not count among those kept: {}", e.what());
     }
+  }
+  for (auto step = superfluous.rbegin(); step != superfluous.rend(); ++step) {
+    discard(directory, *step);
   }
 }
 

@@ -26,7 +26,7 @@ std::optional<std::int64_t> step_of(std::string_view name) {
   const std::string_view digits = name.substr(kPrefix.size());
   std::int64_t step = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
-  if (error != std::errc() || checkpoint_name(step) != name) return std::nullopt;
+  if (error != std::errc() || step < 0 || checkpoint_name(step) != name) return std::nullopt;
   return step;
 }
 
@@ -77,8 +77,20 @@ void for_each_entry(const fs::path& directory, F&& f) {
 
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:08}", step); }
 
+bool directory_exists(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found) return false;
+  if (status.type() != fs::file_type::directory) {
+    throw CheckpointError("{}",
+                          io_error("use the directory", path, error ? error.value() : ENOTDIR));
+  }
+  return true;
+}
+
 std::vector<FoundCheckpoint> list_checkpoints(const fs::path& directory) {
   std::vector<FoundCheckpoint> found;
+  if (!directory_exists(directory)) return found;
   if (!path_exists(directory)) return found;
   for_each_entry(directory, [&](const std::string& name) {
     if (const auto step = step_of(name)) found.push_back({*step, directory / name});

@@ -15,13 +15,17 @@ namespace carousel {
 /// "step-00001000".
 std::string checkpoint_name(std::int64_t step);
 
+/// False if nothing has that name. Throws CheckpointError if it is no directory, or if it cannot be
+/// told.
+bool directory_exists(const std::filesystem::path& path);
+
 struct FoundCheckpoint {
   std::int64_t step = 0;
   std::filesystem::path path;
 };
 
-/// Everything named like a checkpoint, good or not, newest step first; empty if there is no such
-/// directory. Throws CheckpointError if it cannot be read.
+/// Everything in the directory that is named like a checkpoint, good or not, newest step first;
+/// empty if there is no such directory. Throws CheckpointError if it cannot be read.
 std::vector<FoundCheckpoint> list_checkpoints(const std::filesystem::path& directory);
 
 /// Keeps savers and cleaners of one directory apart, between processes; the system releases it when

@@ -112,7 +112,7 @@ FileRecord hash_file(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) throw CheckpointError("{}", io_error("open", path, errno));
   Hasher hasher;
-  std::vector<std::byte> buffer(std::size_t{1} << 20);
+  std::vector<std::byte> buffer(std::size_t{1} << 18);
   ssize_t got = 0;
   while ((got = ::read(descriptor, buffer.data(), buffer.size())) != 0) {
     if (got > 0) hasher.update(std::span(buffer).first(static_cast<std::size_t>(got)));
