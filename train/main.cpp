@@ -19,7 +19,7 @@ namespace carousel {
 namespace {
 
 constexpr void (*kCommands[])(CLI::App&) = {
-    add_train, add_generate, add_eval, add_plan, add_config, add_doctor,
+    add_train, add_generate, add_eval, add_plan, add_config, add_doctor, add_import, add_export,
 };
 
 /// Prints each line of the message behind "error: ", and gives the exit code back.

@@ -2,14 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "train/checkpoint/checkpoint.h"
 #include "train/model_factory.h"
 #include "train/weights.h"
 
 namespace carousel {
-namespace {
 
-Checkpoint find_checkpoint(const std::filesystem::path& path) {
+Checkpoint open_checkpoint(const std::filesystem::path& path) {
   if (std::filesystem::exists(path / "manifest.json")) return Checkpoint::open(path);
   auto newest = newest_good_checkpoint(path / "checkpoints");
   if (!newest) {
@@ -21,10 +19,8 @@ Checkpoint find_checkpoint(const std::filesystem::path& path) {
   return std::move(*newest);
 }
 
-}  // namespace
-
 TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device) {
-  const Checkpoint checkpoint = find_checkpoint(path);
+  const Checkpoint checkpoint = open_checkpoint(path);
   const auto run = checkpoint.path().parent_path().parent_path();
   TrainedModel out;
   out.config = load_config((run / "config.yaml").string(), {});

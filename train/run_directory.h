@@ -6,9 +6,14 @@
 
 #include "data/tokenizer.h"
 #include "layers/language_model.h"
+#include "train/checkpoint/checkpoint.h"
 #include "train/config/config.h"
 
 namespace carousel {
+
+/// `path`: a run directory, whose newest good checkpoint is taken, or a checkpoint directory.
+/// Throws CheckpointError if there is none or it is damaged.
+Checkpoint open_checkpoint(const std::filesystem::path& path);
 
 struct TrainedModel {
   Config config;

@@ -15,6 +15,8 @@ void add_eval(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_config(CLI::App& app);
 void add_doctor(CLI::App& app);
+void add_import(CLI::App& app);
+void add_export(CLI::App& app);
 
 /// The option --device auto|cpu|cuda, shared by the commands that run a model.
 void add_device_option(CLI::App& command, DeviceChoice& device);

@@ -1,0 +1,115 @@
+#include "train/interchange/export.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/base/log.h"
+#include "layers/xlstm_large.h"
+#include "train/interchange/xlstm_large_reader.h"
+
+namespace carousel {
+namespace fs = std::filesystem;
+namespace {
+
+using Shard = std::vector<StackedTensor>;
+
+void make_empty_directory(const fs::path& directory) {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error) {
+    throw CheckpointError("{}", io_error("create the directory", directory, error.value()));
+  }
+  if (!fs::is_empty(directory, error)) {
+    throw UsageError("'{}' is not empty; give a new directory", directory.string());
+  }
+}
+
+std::uint64_t bytes_of(const StackedTensor& t, DType dtype) {
+  return static_cast<std::uint64_t>(t.shape.numel()) * size_of(dtype);
+}
+
+std::vector<Shard> split(std::vector<StackedTensor> tensors, const ExportOptions& options) {
+  std::vector<Shard> shards(1);
+  std::uint64_t used = 0;
+  for (StackedTensor& t : tensors) {
+    const std::uint64_t bytes = bytes_of(t, options.dtype);
+    if (!shards.back().empty() && used + bytes > options.shard_bytes) {
+      shards.emplace_back();
+      used = 0;
+    }
+    used += bytes;
+    shards.back().push_back(std::move(t));
+  }
+  return shards;
+}
+
+// float16 alone has a range that weights may leave.
+void check_range(const std::string& name, const Tensor& t) {
+  const auto* values = t.data<float16>();
+  const bool overflow = std::any_of(values, values + t.numel(),
+                                    [](float16 x) { return (x.bits & 0x7fffu) == 0x7c00u; });
+  if (overflow) {
+    throw CheckpointError("tensor '{}' has values beyond the range of float16; export as bf16",
+                          name);
+  }
+}
+
+Tensor stack(const ModelFiles& files, const StackedTensor& t, DType dtype) {
+  Tensor whole = Tensor::empty(t.shape, dtype);
+  std::int64_t row = 0;
+  for (const Parameter* part : t.parts) {
+    Tensor rows = whole.slice(row, row + part->spec.shape[0]);
+    files.read_into(part->spec.name, rows);
+    row += part->spec.shape[0];
+  }
+  if (dtype == DType::kF16) check_range(t.name, whole);
+  return whole;
+}
+
+void write_shards(const ModelFiles& files, const std::vector<Shard>& shards,
+                  const fs::path& directory, DType dtype) {
+  nlohmann::ordered_json weight_map;
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const std::string name =
+        shards.size() == 1 ? ModelFiles::kSingleFile
+                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    std::vector<NamedTensor> tensors;
+    for (const StackedTensor& t : shards[i]) {
+      tensors.push_back({t.name, stack(files, t, dtype)});
+      weight_map[t.name] = name;
+      total += bytes_of(t, dtype);
+    }
+    write_safetensors(directory / name, tensors, {{"format", "pt"}});
+  }
+  if (shards.size() == 1) return;
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}},
+                                        {"weight_map", weight_map}};
+  replace_file(directory / ModelFiles::kIndexFile,
+               [&](OutputFile& file) { file.write(index.dump(2) + "\n"); });
+}
+
+}  // namespace
+
+void export_model(const Checkpoint& checkpoint, const fs::path& directory,
+                  const ExportOptions& options) {
+  if (checkpoint.config_json().empty()) {
+    throw CheckpointError(
+        "checkpoint '{}' has no config.json: only models of family xlstm_large can be exported",
+        checkpoint.path().string());
+  }
+  const ModelFiles files = ModelFiles::open(checkpoint.path());
+  const XlstmLarge model(read_model_config(files));
+  const ParameterSet& parameters = model.parameters();
+  check_tensors(files, stack_parameters(parameters, Naming::kHf, WeightMode::kSingle));
+  make_empty_directory(directory);
+  const auto shards = split(stack_parameters(parameters, options.naming, options.mode), options);
+  write_shards(files, shards, directory, options.dtype);
+  replace_file(directory / "config.json", [&](OutputFile& file) {
+    file.write(hf_config_json(model.config(), options.dtype, options.mode));
+  });
+  log::info("exported {} parameters as {} to '{}' ({} file(s))", parameters.count(),
+            name_of(options.dtype), directory.string(), shards.size());
+}
+
+}  // namespace carousel
