@@ -2,7 +2,6 @@
 
 #include "core/base/log.h"
 #include "layers/xlstm.h"
-#include "layers/xlstm.h"
 #include "layers/xlstm_large.h"
 
 namespace carousel {
