@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <new>
 #include <string>
@@ -79,6 +80,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace carousel;
+  // A limit on file sizes is an error of the write that meets it, not the end of the process.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     init_logging();
     register_cpu_kernels();

@@ -10,6 +10,7 @@
 #include "optim/schedule.h"
 #include "train/environment.h"
 #include "train/generation.h"
+#include "train/interchange/hf_config.h"
 #include "train/model_factory.h"
 #include "train/step.h"
 #include "train/weights.h"
@@ -206,6 +207,11 @@ void Trainer::save(std::int64_t step) {
   CheckpointContents contents;
   contents.model = named_weights(model_->parameters());
   contents.optimizer = named_moments(*optimizer_, model_->parameters());
+  if (config_.model.family == ModelFamily::kXlstmLarge) {
+    XlstmLargeConfig published = config_.model.xlstm_large;
+    published.vocab_size = model_->vocab_size();
+    contents.config_json = hf_config_json(published);
+  }
   contents.tokenizer_json = dataset_.tokenizer->to_json().dump();
   contents.trainer = {{"step", step},
                       {"samples", step * dataset_.train->batch_size()},
