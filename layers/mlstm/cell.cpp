@@ -74,8 +74,9 @@ CellForwardArgs allocate_forward(const CellInputs& in, const CellOptions& option
     args.stabiliser = empty({batch, time, heads});
   }
   if (recorded && options.form == Form::kChunkwise) {
-    const std::int64_t chunks = (time + options.chunk_size - 1) / options.chunk_size;
-    args.c_chunks = empty({batch, heads, chunks, dqk, dv});
+    const SavedStates saved = saved_states(in);
+    const std::int64_t chunks = (time + saved.chunk_size - 1) / saved.chunk_size;
+    args.c_chunks = Tensor::empty({batch, heads, chunks, dqk, dv}, saved.dtype, in.q.device());
     args.n_chunks = empty({batch, heads, chunks, dqk});
     args.m_chunks = empty({batch, heads, chunks});
   }

@@ -41,6 +41,18 @@ struct CellInputs {
   int chunk_size = 64;  ///< chunkwise form: 1 … any; need not divide S
 };
 
+/// What the chunkwise form saves for its backward. On the CPU the state before each of the caller's
+/// chunks in A; on CUDA before every 128 tokens in T, each matrix in the kernels' own element
+/// order.
+struct SavedStates {
+  std::int64_t chunk_size = 0;
+  DType dtype = DType::kF32;  ///< of c_chunks
+};
+inline SavedStates saved_states(const CellInputs& in) {
+  if (in.q.device().type == DeviceType::kCuda) return {128, in.q.dtype()};
+  return {in.chunk_size, accumulation_dtype(in.q.dtype())};
+}
+
 /// Overwrites every defined output; undefined ones are not computed.
 struct CellForwardArgs {
   CellInputs in;
@@ -50,8 +62,9 @@ struct CellForwardArgs {
   Tensor denominator_sign;  ///< (B, S, NH) A: sign(s·qᵀn) where |s·qᵀn| > e^{−m}, else 0
   Tensor stabiliser;        ///< (B, S, NH) A: m of each row; zeros for the sigmoid gate
   Tensor c_last, n_last, m_last;        ///< as c0, n0, m0: the state after the last token
-  Tensor c_chunks, n_chunks, m_chunks;  ///< (B, NH, NC, DQK, DV), (B, NH, NC, DQK), (B, NH, NC) A:
-                                        ///< the state before each chunk, NC = ⌈S/chunk_size⌉;
+  Tensor c_chunks, n_chunks, m_chunks;  ///< (B, NH, NC, DQK, DV), (B, NH, NC, DQK), (B, NH, NC):
+                                        ///< the state before each chunk, for the backward; NC and
+                                        ///< c_chunks' dtype are saved_states(in)'s, n and m are A;
                                         ///< chunkwise form only
 };
 

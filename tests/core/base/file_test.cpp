@@ -26,7 +26,8 @@ TEST(MappedFile, RefusesWhatIsNoFile) {
   const TempDir dir;
   expect_error<DataError>([&] { MappedFile(dir / "missing.txt", ExitCode::kData); },
                           {"missing.txt", "No such file"});
-  expect_error<CheckpointError>([&] { MappedFile(dir.path(), ExitCode::kCheckpoint); }, {dir.path(), "not a regular file"});
+  expect_error<CheckpointError>([&] { MappedFile(dir.path(), ExitCode::kCheckpoint); },
+                                {dir.path(), "not a regular file"});
 }
 
 }  // namespace
