@@ -24,8 +24,14 @@ struct CellResult {
   State last;  ///< defined if return_last_state; differentiable in c and n
 };
 
-/// Runs the cell over a whole sequence; differentiable in q, k, v, i, f, initial.c and initial.n.
-/// `reset` may be undefined. Throws UsageError on mismatched shapes, dtypes or devices.
+/// Runs the cell over a whole sequence, or over one token with the recurrent form to generate;
+/// differentiable in q, k, v, i, f, initial.c and initial.n, with m a constant.
+///   q, k     (B, S, NH, DQK) f32, bf16 or f64, none of the sizes 0
+///   v        (B, S, NH, DV), q's dtype
+///   i, f     (B, S, NH) in the accumulation dtype: gate pre-activations
+///   initial  all of c, n and m, or none
+///   reset    (B, S) u8, may be undefined: non-zero at the first token of a document
+/// Deterministic. Throws UsageError on mismatched shapes, dtypes or devices.
 CellResult cell(const Variable& q, const Variable& k, const Variable& v, const Variable& i,
                 const Variable& f, const State& initial, const Tensor& reset,
                 const CellOptions& options);

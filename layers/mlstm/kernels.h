@@ -4,11 +4,14 @@
 //   m' = max(F + m, i)            C' = e^{F+m−m'} C + e^{i−m'} k vᵀ
 //   n' = e^{F+m−m'} n + e^{i−m'} k
 //   h  = s·qᵀC' / (max(|s·qᵀn'|, e^{−m'}) + eps)
-// Sigmoid input gate: C' = σ(f) C + σ(i) k vᵀ, n alike, h = s·qᵀC' / (max(|s·qᵀn'|, 1) + eps); m is
-// 0. A reset at token t (the first of a document) starts it from the zero state: C, n and m are
-// zero, so that packed documents give the same h as separate ones. Source: Beck et al. 2024
-// (arXiv:2405.04517), eqs. 19–27; chunkwise: Beck et al. 2025 (arXiv:2503.14376), and Mamba-2's
-// state-space duality (arXiv:2405.21060).
+// Sigmoid input gate: C' = σ(f) C + σ(i) k vᵀ, n' = σ(f) n + σ(i) k,
+//   h  = s·qᵀC' / (max(|s·qᵀn'|, 1) + eps); m is 0 throughout, and m0 is not read.
+//
+// A reset at token t (the first of a document) starts it from the zero state: C, n and m are zero
+// before it, so that packed documents give the same h and gradients as separate ones.
+//
+// Source: Beck et al. 2024 (arXiv:2405.04517), eqs. 19–27; chunkwise: Beck et al. 2025
+// (arXiv:2503.14376), and Mamba-2's state-space duality (arXiv:2405.21060).
 //
 // m cancels from h but for eps, so the backward treats every m as a constant. Gradients of a last
 // state are taken at constant m too; chained segments therefore get exact gradients.

@@ -14,6 +14,13 @@
 
 namespace carousel::testing {
 
+inline constexpr mlstm::Form kForms[] = {mlstm::Form::kRecurrent, mlstm::Form::kParallel,
+                                         mlstm::Form::kChunkwise};
+inline const char* name_of_form(mlstm::Form form) {
+  constexpr const char* kNames[] = {"recurrent", "parallel", "chunkwise"};
+  return kNames[static_cast<int>(form)];
+}
+
 struct CellCase {
   std::int64_t batch = 2, time = 13, heads = 2, dqk = 3, dv = 5;
   int chunk = 4;
@@ -23,6 +30,25 @@ struct CellCase {
   double i_mean = 0.0, i_std = 2.0, f_mean = 1.0, f_std = 2.0;
   double eps = 1e-6;
 };
+
+/// Rounded to what float32 or bf16 can hold, so that narrow and wide runs see the same numbers.
+inline std::vector<double> rounded_to_float(const std::vector<double>& x) {
+  const std::vector<float> narrow(x.begin(), x.end());
+  return {narrow.begin(), narrow.end()};
+}
+
+inline std::vector<double> rounded_to_bf16(const std::vector<double>& x) {
+  std::vector<double> out;
+  for (const double e : x) out.push_back(static_cast<float>(bfloat16(static_cast<float>(e))));
+  return out;
+}
+
+inline MlstmInputs<double> rounded_to_float(MlstmInputs<double> in) {
+  for (auto* x : {&in.q, &in.k, &in.v, &in.i, &in.f, &in.c0, &in.n0, &in.m0}) {
+    *x = rounded_to_float(*x);
+  }
+  return in;
+}
 
 inline std::vector<double> normals(std::int64_t n, std::uint64_t seed, double std = 1.0,
                                    double mean = 0.0) {

@@ -96,8 +96,6 @@ class GoldenFile {
   SafetensorsFile file_;
 };
 
-constexpr const char* kFormNames[] = {"recurrent", "parallel", "chunkwise"};
-
 TEST(GoldenMlstmCell, AllFormsReproduceEveryCaseInFloat32) {
   const GoldenFile file;
   int cases = 0;
@@ -107,9 +105,9 @@ TEST(GoldenMlstmCell, AllFormsReproduceEveryCaseInFloat32) {
     double largest = 0.0;
     for (const double i : g.in.i) largest = std::max(largest, std::abs(i));
     const double tolerance = largest > 30.0 ? 1e-4 : 1e-5;
-    for (int form = 0; form < mlstm::kNumForms; ++form) {
-      testing::expect_close(run_cell<float>(g.in, g.up, static_cast<mlstm::Form>(form), 64), g.want,
-                            tolerance, name + " " + kFormNames[form]);
+    for (const mlstm::Form form : testing::kForms) {
+      testing::expect_close(run_cell<float>(g.in, g.up, form, 64), g.want, tolerance,
+                            name + " " + testing::name_of_form(form));
     }
   }
   EXPECT_EQ(cases, 6);
