@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <thread>
 
 #include "core/base/philox.h"
@@ -143,13 +144,30 @@ TEST(CheckpointFailure, AFileWhereADirectoryShouldBeIsKept) {
   EXPECT_EQ(entries(dir / "checkpoints").size(), 1u);
 }
 
-// Nothing here depends on what has reached a disk, so a file system in memory will do.
-void prefer_memory() {
-  if (::access("/dev/shm", W_OK) == 0) ::setenv("TMPDIR", "/dev/shm", 1);
-}
+// Temporary directories in memory where there is such a place, for tests that do not depend on what
+// has reached a disk.
+class InMemory {
+ public:
+  InMemory() {
+    if (const char* value = std::getenv("TMPDIR")) previous_ = value;
+    if (::access("/dev/shm", W_OK) == 0) ::setenv("TMPDIR", "/dev/shm", 1);
+  }
+  ~InMemory() {
+    if (previous_) {
+      ::setenv("TMPDIR", previous_->c_str(), 1);
+    } else {
+      ::unsetenv("TMPDIR");
+    }
+  }
+  InMemory(const InMemory&) = delete;
+  InMemory& operator=(const InMemory&) = delete;
+
+ private:
+  std::optional<std::string> previous_;
+};
 
 TEST(CheckpointFailure, DyingAtAnySystemCallLeavesAGoodCheckpoint) {
-  prefer_memory();
+  const InMemory in_memory;
   int call = 0;
   for (auto fate = testing::Fate::kKilled; fate == testing::Fate::kKilled; ++call) {
     const TempDir dir;
