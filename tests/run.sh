@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs, builds and runs every test that needs no GPU; what CI runs.
-# Usage: bash tests/run.sh [--quick]      --quick: the release build's tests alone
+# Usage: bash tests/run.sh [--full]      --full: clang-tidy, and the tests under ASan and UBSan, too
 set -euo pipefail
 cd "$(dirname "$0")/.."
-quick=${1:-}
+full=${1:-}
 start=$SECONDS
 step() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - start)); }
 
@@ -17,7 +17,7 @@ step "build cpu-release"
 cmake --preset cpu-release >/dev/null
 cmake --build build/cpu-release
 
-if [ "$quick" != --quick ]; then
+if [ "$full" = --full ]; then
   step "clang-tidy"
   git ls-files 'core/*.cpp' 'layers/*.cpp' 'optim/*.cpp' 'data/*.cpp' 'train/*.cpp' |
     { grep -v -E '/cuda/|parallel_threads' || true; } |
