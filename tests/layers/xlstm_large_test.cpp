@@ -107,7 +107,9 @@ TEST(XlstmLarge, StepByStepLogitsEqualTheParallelOnes) {
   ModelState state;
   Tensor last = next_token_logits(model, tokens.slice(0, kPrompt).reshape({1, kPrompt}), state);
   for (std::int64_t t = kPrompt; t < kSeq; ++t) {
-    ASSERT_LE(relative_error(last, all.slice(t - 1, t)), 1e-4) << t;
+    const auto got = last.to_vector<float>();
+    const auto want = all.slice(t - 1, t).to_vector<float>();
+    for (std::size_t v = 0; v < got.size(); ++v) ASSERT_NEAR(got[v], want[v], 1e-4) << t;
     last = next_token_logits(model, tokens.slice(t, t + 1).reshape({1, 1}), state);
   }
 }

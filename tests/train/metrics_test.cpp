@@ -155,7 +155,7 @@ TEST(Metrics, DamagedLinesDoNotSurvive) {
       "metrics.jsonl",
       std::string("{\"step\":1}\n\nnot json\n[1]\n{\"loss\":1}\n{\"step\":\"2\"}\n\0\xff\n"
                   "{\"step\":2}\n",
-                  66));
+                  63));
   { MetricsFile metrics(path, 9); }
   EXPECT_EQ(read_file(path), "{\"step\":1}\n{\"step\":2}\n");
 }
