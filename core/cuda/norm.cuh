@@ -35,7 +35,7 @@ inline NormShape norm_shape(std::int64_t n, int width, bool aligned) {
   const int small = shape.wide ? 2 : 4;
   if (vectors <= kWarp) {
     shape.vectors = 1;
-  } else if (vectors <= std::int64_t{kNormThreads} * small / (shape.wide ? 2 : 1)) {
+  } else if (vectors <= std::int64_t{kNormThreads} * small) {
     shape.vectors = small;
   } else {
     shape.vectors = shape.wide && vectors <= std::int64_t{kNormThreads} * 4 ? 4 : 16;
@@ -55,7 +55,8 @@ void dispatch_norm_shape(const NormShape& shape, F&& f) {
   if (shape.wide) {
     if (shape.vectors == 1) return f.template operator()<kVector<T>, 1>();
     if (shape.vectors == 2) return f.template operator()<kVector<T>, 2>();
-    return f.template operator()<kVector<T>, 4>();
+    if (shape.vectors == 4) return f.template operator()<kVector<T>, 4>();
+    return f.template operator()<kVector<T>, 16>();
   }
   if (shape.vectors == 1) return f.template operator()<1, 1>();
   if (shape.vectors == 4) return f.template operator()<1, 4>();

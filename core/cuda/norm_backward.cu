@@ -5,6 +5,9 @@
 namespace carousel::cuda {
 namespace {
 
+// As many as fit at once in the common shapes.
+constexpr std::int64_t kBlocksPerMultiprocessor = 3;
+
 template <class T>
 struct NormBackward {
   const T *x, *gate, *dout, *dsum;
@@ -20,7 +23,8 @@ struct NormBackward {
 // A block serves one group and every parts-th set of its rows, so that each thread sums the weight
 // gradient of its own columns in registers.
 template <class T, int kWidth, int kVectors>
-__global__ void __launch_bounds__(kNormThreads) norm_bwd_kernel(NormBackward<T> p) {
+__global__ void __launch_bounds__(kNormThreads, kWidth* kVectors <= 16 ? 3 : 1)
+    norm_bwd_kernel(NormBackward<T> p) {
   extern __shared__ float combined[];
   const std::int64_t group = blockIdx.x % p.groups;
   const std::int64_t part = blockIdx.x / p.groups;
@@ -129,7 +133,8 @@ void norm_backward(const NormBackwardArgs& args) {
       aligned16(p.weight.narrow, p.weight.wide, p.x, p.gate, p.dout, p.dsum, p.dx, p.dgate);
   const NormShape shape = norm_shape(p.columns, kVector<T>, aligned);
   const std::int64_t rows_per_block = shape.rows_per_block();
-  const std::int64_t blocks = 4 * std::int64_t{stream.info().multiprocessors};
+  const std::int64_t blocks =
+      kBlocksPerMultiprocessor * std::int64_t{stream.info().multiprocessors};
   p.parts = std::clamp<std::int64_t>(blocks / p.groups, 1,
                                      (p.tokens + rows_per_block - 1) / rows_per_block);
   Tensor partial;

@@ -71,7 +71,9 @@ __global__ void __launch_bounds__(kNormThreads) norm_fwd_kernel(NormForward<T> p
     float w[kWidth];
     load_weights(p.weight, group + column_of(v), w);
 #pragma unroll
-    for (int e = 0; e < kWidth; ++e) s[v][e] *= rstd * (w[e] + p.weight_offset);
+    for (int e = 0; e < kWidth; ++e) {
+      s[v][e] = rounded<T>(s[v][e] * rstd) * (w[e] + p.weight_offset);
+    }
     if (p.gate != nullptr) {
       float gate[kWidth];
       load(p.gate + base + column_of(v), gate);

@@ -28,8 +28,9 @@ void add_column_sums(const Stream& stream, const float* x, std::int64_t rows, st
   // One column a thread: there are few rows, and parallelism is what counts.
   const MatrixTerm<float> term{x, columns};
   launch("add_column_sums", stream,
-         {dim3(grid_size(columns, kReduceLanes)), dim3(kReduceLanes, kReduceRows)},
-         column_reduce_kernel<1, MatrixTerm<float>>, term, rows, columns, rows, out, true);
+         {dim3(grid_size(columns, kReduceLanes)), dim3(kReduceLanes, kPartialRows)},
+         column_reduce_kernel<1, kPartialRows, MatrixTerm<float>>, term, rows, columns, rows, out,
+         true);
 }
 
 void register_reduce() { column_sum.set(DeviceType::kCuda, column_sum_kernel); }

@@ -12,13 +12,14 @@
 namespace carousel::cuda {
 
 inline constexpr int kReduceLanes = 32;  // columns (times N) of a block
-inline constexpr int kReduceRows = 8;    // rows that a block reads at a time
+inline constexpr int kReduceRows = 8;    // rows that a block of the first stage reads at a time
+inline constexpr int kPartialRows = 32;  // … and of the second, of which there are few blocks
 
 /// out[chunk, c] = Σ term(r, c) over the chunk's rows, or out[c] += with `accumulate`. Term has
 /// `void operator()(row, column, float (&sum)[N]) const`, which adds the terms of N columns, and
 /// may write results of its own.
-template <int N, class Term>
-__global__ void __launch_bounds__(kReduceLanes* kReduceRows)
+template <int N, int kRows, class Term>
+__global__ void __launch_bounds__(kReduceLanes* kRows)
     column_reduce_kernel(Term term, std::int64_t rows, std::int64_t columns,
                          std::int64_t rows_per_chunk, float* out, bool accumulate) {
   const std::int64_t column = (std::int64_t{blockIdx.x} * kReduceLanes + threadIdx.x) * N;
@@ -26,10 +27,10 @@ __global__ void __launch_bounds__(kReduceLanes* kReduceRows)
   const std::int64_t end = begin + rows_per_chunk < rows ? begin + rows_per_chunk : rows;
   float sum[N] = {};
   if (column < columns) {
-#pragma unroll 4
-    for (std::int64_t r = begin + threadIdx.y; r < end; r += kReduceRows) term(r, column, sum);
+#pragma unroll 8
+    for (std::int64_t r = begin + threadIdx.y; r < end; r += kRows) term(r, column, sum);
   }
-  __shared__ float partial[kReduceRows][kReduceLanes][N + 1];  // + 1 spreads the banks
+  __shared__ float partial[kRows][kReduceLanes][N + 1];  // + 1 spreads the banks
 #pragma unroll
   for (int e = 0; e < N; ++e) partial[threadIdx.y][threadIdx.x][e] = sum[e];
   __syncthreads();
@@ -38,7 +39,7 @@ __global__ void __launch_bounds__(kReduceLanes* kReduceRows)
   for (int e = 0; e < N; ++e) {
     float total = 0.0f;
 #pragma unroll
-    for (int y = 0; y < kReduceRows; ++y) total += partial[y][threadIdx.x][e];
+    for (int y = 0; y < kRows; ++y) total += partial[y][threadIdx.x][e];
     float* to = out + blockIdx.y * columns + column + e;
     *to = accumulate ? *to + total : total;
   }
@@ -85,13 +86,13 @@ void reduce_columns(const char* name, const Stream& stream, const Term& term, st
   const unsigned chunks = grid_size(rows, per_chunk);
   const dim3 block(kReduceLanes, kReduceRows);
   if (chunks == 1) {
-    launch(name, stream, {dim3(tiles, 1), block}, column_reduce_kernel<N, Term>, term, rows,
-           columns, per_chunk, out, true);
+    launch(name, stream, {dim3(tiles, 1), block}, column_reduce_kernel<N, kReduceRows, Term>, term,
+           rows, columns, per_chunk, out, true);
     return;
   }
   const Tensor partial = workspace(stream, chunks * columns);
-  launch(name, stream, {dim3(tiles, chunks), block}, column_reduce_kernel<N, Term>, term, rows,
-         columns, per_chunk, partial.data<float>(), false);
+  launch(name, stream, {dim3(tiles, chunks), block}, column_reduce_kernel<N, kReduceRows, Term>,
+         term, rows, columns, per_chunk, partial.data<float>(), false);
   add_column_sums(stream, partial.data<float>(), chunks, columns, out);
 }
 
