@@ -125,11 +125,12 @@ void skip_forward(const SkipForwardArgs& args) {
 
 void skip_backward(const SkipBackwardArgs& args) {
   dispatch_floating("skip_bwd", args.a.dtype(), [&]<class T>() {
-    const Stream stream(args.da.device());
+    const Stream stream(args.dy.device());
     const std::int64_t columns = args.a.dim(1);
     const SkipTerm<T> term{data<T>(args.a), data<T>(args.dy), Weights<T>::of(args.scale),
                            data<T>(args.da), columns};
-    float* dscale = data<float>(args.dscale);
+    const Tensor out = args.dscale.defined() ? args.dscale : workspace(stream, columns);
+    float* dscale = data<float>(out);
     if (columns % kVector<T> == 0 &&
         aligned16(term.a, term.dy, term.scale.narrow, term.scale.wide, term.da)) {
       reduce_columns<kVector<T>>("skip_bwd", stream, term, args.a.dim(0), columns, dscale);

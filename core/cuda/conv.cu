@@ -1,5 +1,8 @@
 #include "core/kernels/conv.h"
 
+#include <algorithm>
+#include <bit>
+
 #include "core/cuda/device.cuh"
 #include "core/cuda/dispatch.h"
 #include "core/cuda/kernels.h"
@@ -9,14 +12,11 @@
 namespace carousel::cuda {
 namespace {
 
-// A thread owns kWidth channels and walks over runs of kRun tokens, with the run's inputs and the
-// kTaps − 1 tokens around it in registers. Kernels of K taps run as the next larger kTaps with zero
-// weights in front.
+// A thread owns kWidth channels and walks over a chunk of tokens in order, with the last kTaps
+// inputs in registers. Kernels of K taps run as the next larger kTaps with zero weights in front.
 constexpr int kLanes = 32;
-constexpr int kRunsPerBlock = 8;
-constexpr int kRun = 8;
-// Runs that a thread of the backward walks over, adding up weight gradients.
-constexpr int kRunsPerThread = 4;
+constexpr int kChunksPerBlock = 8;
+constexpr int kAhead = 4;  // tokens read together, so that their loads overlap
 
 template <class T>
 struct Conv {
@@ -27,23 +27,25 @@ struct Conv {
   float *dweight, *dbias;  // partial sums of the backward
   std::int64_t batch, length, channels;
   std::int64_t taps;
+  std::int64_t chunk;  // tokens a thread walks over, a multiple of kAhead
 };
 
-// What a thread needs to know of its channels and its sequence.
+// A thread's channels in one chunk of one sequence.
 template <class T, int kWidth, int kTaps>
-struct Lane {
+struct Walk {
   const Conv<T>& p;
-  std::int64_t sequence, channel;
+  std::int64_t channel, sequence, begin, end;
 
-  // True if a document starts at token t.
+  __device__ Walk(const Conv<T>& conv, std::int64_t first_channel, std::int64_t chunk_index)
+      : p(conv), channel(first_channel) {
+    const std::int64_t chunks = (p.length + p.chunk - 1) / p.chunk;
+    sequence = chunk_index / chunks;
+    begin = chunk_index % chunks * p.chunk;
+    end = min(begin + p.chunk, p.length);
+  }
+  __device__ bool inside() const { return channel < p.channels && sequence < p.batch; }
   __device__ bool is_start(std::int64_t t) const {
     return p.reset != nullptr && t >= 0 && t < p.length && p.reset[sequence * p.length + t] != 0;
-  }
-  // The same for all tokens from t on, read together.
-  template <int kTokens>
-  __device__ void get_starts(std::int64_t t, bool (&to)[kTokens]) const {
-#pragma unroll
-    for (int i = 0; i < kTokens; ++i) to[i] = is_start(t + i);
   }
   // Row t of a (B,S,C) tensor; zeros outside the sequence.
   __device__ void get(const T* from, std::int64_t t, float (&to)[kWidth]) const {
@@ -53,6 +55,9 @@ struct Lane {
 #pragma unroll
       for (int e = 0; e < kWidth; ++e) to[e] = 0.0f;
     }
+  }
+  __device__ void put(T* to, std::int64_t t, const float (&from)[kWidth]) const {
+    store(to + (sequence * p.length + t) * p.channels + channel, from);
   }
   // Input t; before the sequence, the window's.
   __device__ void get_input(std::int64_t t, float (&to)[kWidth]) const {
@@ -66,75 +71,99 @@ struct Lane {
   // Weight j of kTaps, and the bias.
   __device__ void get_weights(float (&w)[kTaps][kWidth], float (&b)[kWidth]) const {
 #pragma unroll
-    for (int j = 0; j < kTaps; ++j) {
-      const std::int64_t tap = j - (kTaps - p.taps);
-#pragma unroll
-      for (int e = 0; e < kWidth; ++e) {
-        float value[1] = {0.0f};
-        if (tap >= 0) load_weights(p.weight, (channel + e) * p.taps + tap, value);
-        w[j][e] = value[0];
-      }
-    }
-#pragma unroll
     for (int e = 0; e < kWidth; ++e) {
       float value[1] = {0.0f};
       if (p.bias.wide != nullptr || p.bias.narrow != nullptr)
         load_weights(p.bias, channel + e, value);
       b[e] = value[0];
+#pragma unroll
+      for (int j = 0; j < kTaps; ++j) {
+        const std::int64_t tap = j - (kTaps - p.taps);
+        value[0] = 0.0f;
+        if (tap >= 0) load_weights(p.weight, (channel + e) * p.taps + tap, value);
+        w[j][e] = value[0];
+      }
     }
   }
 };
 
-// Zeroes rows [first, first + n): what lies beyond a document's boundary.
-template <int kRows, int kWidth>
-__device__ __forceinline__ void forget(float (&rows)[kRows][kWidth], int first, int n) {
+// One value a token, for the last kTaps tokens, oldest first.
+template <int kWidth, int kTaps>
+struct Recent {
+  float at[kTaps][kWidth] = {};
+
+  __device__ void push(const float (&value)[kWidth]) {
 #pragma unroll
-  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kTaps; ++j) {
 #pragma unroll
-    for (int e = 0; e < kWidth; ++e) {
-      if (i >= first && i < first + n) rows[i][e] = 0.0f;
+      for (int e = 0; e < kWidth; ++e) at[j][e] = j + 1 < kTaps ? at[j + 1][e] : value[e];
     }
+  }
+  __device__ void clear() {
+#pragma unroll
+    for (int j = 0; j < kTaps; ++j) {
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) at[j][e] = 0.0f;
+    }
+  }
+  __device__ float dot(const float (&w)[kTaps][kWidth], int e) const {
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kTaps; ++j) sum += w[j][e] * at[j][e];
+    return sum;
+  }
+};
+
+// The inputs before the chunk that its first tokens see.
+template <class T, int kWidth, int kTaps>
+__device__ void read_past(const Walk<T, kWidth, kTaps>& walk, Recent<kWidth, kTaps>& x) {
+#pragma unroll
+  for (int i = 1; i < kTaps; ++i) {
+    const std::int64_t t = walk.begin - kTaps + i;
+    float value[kWidth];
+    walk.get_input(t, value);
+    if (walk.is_start(t)) x.clear();
+    x.push(value);
   }
 }
 
 template <class T, int kWidth, int kTaps>
-__global__ void __launch_bounds__(kLanes* kRunsPerBlock) conv_silu_fwd_kernel(Conv<T> p) {
-  constexpr int kBefore = kTaps - 1;
-  const std::int64_t channel = (std::int64_t{blockIdx.x} * kLanes + threadIdx.x) * kWidth;
-  const std::int64_t runs = (p.length + kRun - 1) / kRun;
-  const std::int64_t run = std::int64_t{blockIdx.y} * kRunsPerBlock + threadIdx.y;
-  if (channel >= p.channels || run >= p.batch * runs) return;
-  const Lane<T, kWidth, kTaps> lane{p, run / runs, channel};
-  const std::int64_t first = run % runs * kRun;
+__global__ void __launch_bounds__(kLanes* kChunksPerBlock) conv_silu_fwd_kernel(Conv<T> p) {
+  const Walk<T, kWidth, kTaps> walk(p, (std::int64_t{blockIdx.x} * kLanes + threadIdx.x) * kWidth,
+                                    std::int64_t{blockIdx.y} * kChunksPerBlock + threadIdx.y);
+  if (!walk.inside()) return;
   float w[kTaps][kWidth];
   float bias[kWidth];
-  float x[kBefore + kRun][kWidth];
+  walk.get_weights(w, bias);
+  Recent<kWidth, kTaps> x;
+  read_past(walk, x);
+  for (std::int64_t first = walk.begin; first < walk.end; first += kAhead) {
+    float next[kAhead][kWidth];
+    bool starts[kAhead];
 #pragma unroll
-  for (int i = 0; i < kBefore + kRun; ++i) lane.get_input(first - kBefore + i, x[i]);
-  bool starts[kBefore + kRun];
-  lane.get_starts(first - kBefore, starts);
-  lane.get_weights(w, bias);
-#pragma unroll
-  for (int i = 0; i < kBefore + kRun; ++i) {
-    const std::int64_t t = first - kBefore + i;
-    if (starts[i]) forget(x, i - kBefore, kBefore);
-    if (i < kBefore || t >= p.length) continue;
-    float y[kWidth];
-#pragma unroll
-    for (int e = 0; e < kWidth; ++e) {
-      float pre = bias[e];
-#pragma unroll
-      for (int j = 0; j < kTaps; ++j) pre += w[j][e] * x[i < kBefore ? 0 : i - kBefore + j][e];
-      y[e] = pre * fast_sigmoid(pre);
+    for (int i = 0; i < kAhead; ++i) {
+      walk.get(p.x, first + i, next[i]);
+      starts[i] = walk.is_start(first + i);
     }
-    store(p.y + (lane.sequence * p.length + t) * p.channels + channel, y);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (starts[i]) x.clear();
+      x.push(next[i]);
+      float y[kWidth];
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) {
+        const float pre = bias[e] + x.dot(w, e);
+        y[e] = pre * fast_sigmoid(pre);
+      }
+      if (first + i < walk.end) walk.put(p.y, first + i, y);
+    }
   }
 }
 
 // Sums over the block's threadIdx.y, in order; thread (x, 0) gets them.
 template <int kWidth>
-__device__ __forceinline__ void sum_over_runs(float (&value)[kWidth]) {
-  __shared__ float shared[kRunsPerBlock][kLanes * kWidth];
+__device__ __forceinline__ void sum_over_chunks(float (&value)[kWidth]) {
+  __shared__ float shared[kChunksPerBlock][kLanes * kWidth];
 #pragma unroll
   for (int e = 0; e < kWidth; ++e) shared[threadIdx.y][threadIdx.x * kWidth + e] = value[e];
   __syncthreads();
@@ -142,106 +171,99 @@ __device__ __forceinline__ void sum_over_runs(float (&value)[kWidth]) {
   for (int e = 0; e < kWidth; ++e) {
     value[e] = 0.0f;
 #pragma unroll
-    for (int y = 0; y < kRunsPerBlock; ++y) value[e] += shared[y][threadIdx.x * kWidth + e];
+    for (int y = 0; y < kChunksPerBlock; ++y) value[e] += shared[y][threadIdx.x * kWidth + e];
   }
   __syncthreads();
 }
 
+// Adds the chunk's share of the gradients to dw and db, and writes its dx: a token's dx is complete
+// once the kTaps − 1 tokens behind it, which may belong to the next chunk, have passed.
 template <class T, int kWidth, int kTaps>
-__global__ void __launch_bounds__(kLanes* kRunsPerBlock) conv_silu_bwd_kernel(Conv<T> p) {
-  constexpr int kBefore = kTaps - 1;
-  const std::int64_t channel = (std::int64_t{blockIdx.x} * kLanes + threadIdx.x) * kWidth;
-  const bool active = channel < p.channels;  // the others still take part in sum_over_runs
-  const std::int64_t per_block = kRun * kRunsPerBlock * kRunsPerThread;
-  const std::int64_t chunks = (p.length + per_block - 1) / per_block;
-  const Lane<T, kWidth, kTaps> lane{p, blockIdx.y / chunks, channel};
+__device__ void differentiate(const Walk<T, kWidth, kTaps>& walk, float (&dw)[kTaps][kWidth],
+                              float (&db)[kWidth]) {
+  const Conv<T>& p = walk.p;
   float w[kTaps][kWidth];
   float bias[kWidth];
-  if (active) lane.get_weights(w, bias);
-  float dw[kTaps][kWidth] = {};
-  float db[kWidth] = {};
-
-  for (int k = 0; active && k < kRunsPerThread; ++k) {
-    const std::int64_t first =
-        blockIdx.y % chunks * per_block + (k * kRunsPerBlock + threadIdx.y) * kRun;
-    if (first >= p.length) break;
-    // Tokens first − kBefore … first + kRun + kBefore − 1, and the gradients of pre from `first`
-    // on.
-    float x[kRun + 2 * kBefore][kWidth];
-    float d[kRun + kBefore][kWidth];
+  walk.get_weights(w, bias);
+  Recent<kWidth, kTaps> x;
+  read_past(walk, x);
+  Recent<kWidth, kTaps> dx;  // what the recent tokens have received so far
+  int age = kTaps;           // tokens since the document's start, as far as it matters
+  const float zero[kWidth] = {};
+  for (std::int64_t first = walk.begin; first < walk.end + kTaps - 1; first += kAhead) {
+    float next[kAhead][kWidth];
+    float dy[kAhead][kWidth];
+    bool starts[kAhead];
 #pragma unroll
-    for (int i = 0; i < kRun + 2 * kBefore; ++i) lane.get_input(first - kBefore + i, x[i]);
+    for (int i = 0; i < kAhead; ++i) {
+      walk.get(p.x, first + i, next[i]);
+      walk.get(p.dy, first + i, dy[i]);
+      starts[i] = walk.is_start(first + i);
+    }
 #pragma unroll
-    for (int i = 0; i < kRun + kBefore; ++i) lane.get(p.dy, first + i, d[i]);
-    bool starts[kRun + 2 * kBefore];
-    lane.get_starts(first - kBefore, starts);
-    // Forwards in time: pre and its gradient, the run's share of the weights'.
-#pragma unroll
-    for (int i = 0; i < kRun + 2 * kBefore; ++i) {
-      if (starts[i]) forget(x, i - kBefore, kBefore);
-      if (i < kBefore) continue;
-      const int at = i < kBefore ? 0 : i - kBefore;
+    for (int i = 0; i < kAhead; ++i) {
+      const bool own = first + i < walk.end;
+      if (starts[i]) x.clear();
+      age = starts[i] ? 0 : min(age + 1, kTaps);
+      x.push(next[i]);
+      dx.push(zero);
 #pragma unroll
       for (int e = 0; e < kWidth; ++e) {
-        float pre = bias[e];
-#pragma unroll
-        for (int j = 0; j < kTaps; ++j) pre += w[j][e] * x[at + j][e];
+        const float pre = bias[e] + x.dot(w, e);
         const float sigma = fast_sigmoid(pre);
-        d[at][e] *= sigma + pre * sigma * (1.0f - sigma);
-        if (at < kRun) {
-          db[e] += d[at][e];
+        const float d = dy[i][e] * (sigma + pre * sigma * (1.0f - sigma));
+        if (own) db[e] += d;
 #pragma unroll
-          for (int j = 0; j < kTaps; ++j) dw[j][e] += d[at][e] * x[at + j][e];
+        for (int j = 0; j < kTaps; ++j) {
+          if (own) dw[j][e] += d * x.at[j][e];
+          if (kTaps - 1 - j <= age) dx.at[j][e] += w[j][e] * d;
         }
       }
-    }
-    // Backwards in time: what reaches each input from its own document.
-#pragma unroll
-    for (int i = kRun + kBefore - 1; i >= 0; --i) {
-      if (i < kRun && first + i < p.length) {
-        float dx[kWidth];
-#pragma unroll
-        for (int e = 0; e < kWidth; ++e) {
-          dx[e] = 0.0f;
-#pragma unroll
-          for (int j = 0; j < kTaps; ++j) {
-            dx[e] += w[j][e] * d[i < kRun ? i + kBefore - j : 0][e];
-          }
-        }
-        store(p.dx + (lane.sequence * p.length + first + i) * p.channels + channel, dx);
-      }
-      if (starts[i + kBefore]) forget(d, i, kTaps);
+      const std::int64_t complete = first + i - (kTaps - 1);
+      if (p.dx != nullptr && complete >= walk.begin && complete < walk.end)
+        walk.put(p.dx, complete, dx.at[0]);
     }
   }
+}
 
+template <class T, int kWidth, int kTaps>
+__global__ void __launch_bounds__(kLanes* kChunksPerBlock, kTaps* kWidth <= 8 ? 3 : 1)
+    conv_silu_bwd_kernel(Conv<T> p) {
+  const Walk<T, kWidth, kTaps> walk(p, (std::int64_t{blockIdx.x} * kLanes + threadIdx.x) * kWidth,
+                                    std::int64_t{blockIdx.y} * kChunksPerBlock + threadIdx.y);
+  float dw[kTaps][kWidth] = {};
+  float db[kWidth] = {};
+  if (walk.inside()) differentiate(walk, dw, db);
+  const bool writes = threadIdx.y == 0 && walk.channel < p.channels;
 #pragma unroll
   for (int j = 0; j < kTaps; ++j) {
-    sum_over_runs(dw[j]);
+    sum_over_chunks(dw[j]);
     const std::int64_t tap = j - (kTaps - p.taps);
-    if (p.dweight == nullptr || !active || threadIdx.y != 0 || tap < 0) continue;
+    if (p.dweight == nullptr || !writes || tap < 0) continue;
 #pragma unroll
     for (int e = 0; e < kWidth; ++e) {
-      p.dweight[(blockIdx.y * p.channels + channel + e) * p.taps + tap] = dw[j][e];
+      p.dweight[(blockIdx.y * p.channels + walk.channel + e) * p.taps + tap] = dw[j][e];
     }
   }
-  sum_over_runs(db);
-  if (p.dbias == nullptr || !active || threadIdx.y != 0) return;
+  sum_over_chunks(db);
+  if (p.dbias == nullptr || !writes) return;
 #pragma unroll
-  for (int e = 0; e < kWidth; ++e) p.dbias[blockIdx.y * p.channels + channel + e] = db[e];
+  for (int e = 0; e < kWidth; ++e) p.dbias[blockIdx.y * p.channels + walk.channel + e] = db[e];
 }
 
 // The last taps − 1 inputs, or zeros before the last document's start.
 template <class T>
-__global__ void __launch_bounds__(kLanes* kRunsPerBlock) conv_window_kernel(Conv<T> p, T* last) {
-  const std::int64_t channel = std::int64_t{blockIdx.x} * kLanes * kRunsPerBlock + threadIdx.x;
+__global__ void __launch_bounds__(kLanes* kChunksPerBlock) conv_window_kernel(Conv<T> p, T* last) {
   const std::int64_t slots = p.taps - 1;
+  const std::int64_t channel = std::int64_t{blockIdx.x} * kLanes * kChunksPerBlock + threadIdx.x;
   if (channel >= p.channels) return;
-  const Lane<T, 1, 1> lane{p, blockIdx.y / slots, channel};
+  Walk<T, 1, 1> walk(p, channel, 0);
+  walk.sequence = blockIdx.y / slots;
   const std::int64_t t = p.length - slots + blockIdx.y % slots;
   float value[1];
-  lane.get_input(t, value);
+  walk.get_input(t, value);
   for (std::int64_t later = max(t + 1, std::int64_t{0}); later < p.length; ++later) {
-    if (lane.is_start(later)) value[0] = 0.0f;
+    if (walk.is_start(later)) value[0] = 0.0f;
   }
   last[blockIdx.y * p.channels + channel] = from_float<T>(value[0]);
 }
@@ -258,8 +280,8 @@ void dispatch_taps(std::int64_t taps, bool pairs, F&& f) {
 }
 
 template <class T>
-Conv<T> describe(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& reset,
-                 const Tensor& window) {
+Conv<T> describe(const Stream& stream, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                 const Tensor& reset, const Tensor& window) {
   Conv<T> p{};
   p.x = data<T>(x);
   p.window = data_or_null<T>(window);
@@ -270,39 +292,49 @@ Conv<T> describe(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   p.length = x.dim(1);
   p.channels = x.dim(2);
   p.taps = weight.dim(1);
+  // Long chunks read their surroundings seldom; short ones make enough threads for the device.
+  constexpr std::int64_t kThreadsWanted = 2048;
+  const std::int64_t threads = kThreadsWanted * stream.info().multiprocessors;
+  const auto chunk = static_cast<std::uint64_t>(x.numel() / 2 / threads + 1);
+  p.chunk = std::clamp<std::int64_t>(static_cast<std::int64_t>(std::bit_ceil(chunk)), 16, 256);
   return p;
+}
+
+template <class T>
+std::int64_t block_rows(const Conv<T>& p) {
+  const std::int64_t chunks = p.batch * ((p.length + p.chunk - 1) / p.chunk);
+  return (chunks + kChunksPerBlock - 1) / kChunksPerBlock;
 }
 
 template <class T>
 void conv_forward(const ConvForwardArgs& args) {
   const Stream stream(args.x.device());
-  Conv<T> p = describe<T>(args.x, args.weight, args.bias, args.reset, args.window);
+  Conv<T> p = describe<T>(stream, args.x, args.weight, args.bias, args.reset, args.window);
   p.y = data<T>(args.y);
   const bool pairs = p.channels % 2 == 0 && aligned16(p.x, p.window, p.y);
-  const std::int64_t runs = p.batch * ((p.length + kRun - 1) / kRun);
   dispatch_taps(p.taps, pairs, [&]<int kWidth, int kTaps>() {
     launch("conv_silu_fwd", stream,
-           {dim3(grid_size(p.channels, kLanes * kWidth), grid_size(runs, kRunsPerBlock)),
-            dim3(kLanes, kRunsPerBlock)},
+           {dim3(grid_size(p.channels, kLanes * kWidth), grid_size(block_rows(p), 1)),
+            dim3(kLanes, kChunksPerBlock)},
            conv_silu_fwd_kernel<T, kWidth, kTaps>, p);
   });
   if (!args.window_last.defined()) return;
-  launch("conv_window", stream,
-         {dim3(grid_size(p.channels, kLanes * kRunsPerBlock), grid_size(p.batch * (p.taps - 1), 1)),
-          kLanes * kRunsPerBlock},
-         conv_window_kernel<T>, p, data<T>(args.window_last));
+  launch(
+      "conv_window", stream,
+      {dim3(grid_size(p.channels, kLanes * kChunksPerBlock), grid_size(p.batch * (p.taps - 1), 1)),
+       kLanes * kChunksPerBlock},
+      conv_window_kernel<T>, p, data<T>(args.window_last));
 }
 
 template <class T>
 void conv_backward(const ConvBackwardArgs& args) {
   const Stream stream(args.x.device());
-  Conv<T> p = describe<T>(args.x, args.weight, args.bias, args.reset, args.window);
-  p.dy = data<T>(args.dy);
-  p.dx = data<T>(args.dx);
   if (args.x.numel() == 0) return;
+  Conv<T> p = describe<T>(stream, args.x, args.weight, args.bias, args.reset, args.window);
+  p.dy = data<T>(args.dy);
+  p.dx = data_or_null<T>(args.dx);
   const bool pairs = p.channels % 2 == 0 && aligned16(p.x, p.window, p.dy, p.dx);
-  const std::int64_t per_block = kRun * kRunsPerBlock * kRunsPerThread;
-  const std::int64_t parts = p.batch * ((p.length + per_block - 1) / per_block);
+  const std::int64_t parts = block_rows(p);
   Tensor dweight;
   Tensor dbias;
   if (args.dweight.defined()) dweight = workspace(stream, parts * p.channels * p.taps);
@@ -312,7 +344,7 @@ void conv_backward(const ConvBackwardArgs& args) {
   dispatch_taps(p.taps, pairs, [&]<int kWidth, int kTaps>() {
     launch("conv_silu_bwd", stream,
            {dim3(grid_size(p.channels, kLanes * kWidth), grid_size(parts, 1)),
-            dim3(kLanes, kRunsPerBlock)},
+            dim3(kLanes, kChunksPerBlock)},
            conv_silu_bwd_kernel<T, kWidth, kTaps>, p);
   });
   if (dweight.defined()) {

@@ -51,7 +51,10 @@ std::vector<Tensor> run_conv(const Bench& bench, const ConvCase& c) {
   const Tensor dbias = c.bias ? bench.wide_input({c.channels}, 6) : Tensor{};
   conv_silu_bwd(bench.device(),
                 {x, weight, bias, reset, window, bench.input(shape, 7), dx, dweight, dbias});
-  std::vector<Tensor> results{y, last, dx, dweight};
+  const Tensor dweight_alone = bench.wide_input({c.channels, c.taps}, 5);
+  conv_silu_bwd(bench.device(),
+                {x, weight, bias, reset, window, bench.input(shape, 7), {}, dweight_alone, {}});
+  std::vector<Tensor> results{y, last, dx, dweight, dweight_alone};
   if (c.bias) results.push_back(dbias);
   return results;
 }

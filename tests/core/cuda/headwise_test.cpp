@@ -66,7 +66,9 @@ TEST(CudaColumns, SkipMatchesTheCpuInBothDirections) {
         const Tensor dscale = bench.wide_input({shape[1]}, 5);
         skip_fwd(bench.device(), {a, scale, bench.input(shape, 3), y});
         skip_bwd(bench.device(), {a, scale, bench.input(shape, 4), da, dscale});
-        return std::vector<Tensor>{y, da, dscale};
+        const Tensor da_alone = bench.output(shape);
+        skip_bwd(bench.device(), {a, scale, bench.input(shape, 4), da_alone, {}});
+        return std::vector<Tensor>{y, da, dscale, da_alone};
       });
     }
   }
