@@ -54,6 +54,12 @@ __global__ void __launch_bounds__(kThreads) positions_kernel(std::int32_t* out, 
   if (i < n) out[i] = static_cast<std::int32_t>(i);
 }
 
+// Tokens are sorted by id, stably; a run is the tokens of one id. Short runs are a warp's work
+// each, long ones a block's, found from the positions at multiples of kLongRun: each long run holds
+// one.
+constexpr int kLongRun = 32;
+constexpr int kWarps = kThreads / kWarp;
+
 // The end of the run of ids[first], by doubling steps and then halving them.
 __device__ std::int64_t end_of_run(const std::int32_t* ids, std::int64_t first,
                                    std::int64_t count) {
@@ -69,40 +75,66 @@ __device__ std::int64_t end_of_run(const std::int32_t* ids, std::int64_t first,
   return outside;
 }
 
-constexpr int kSplits = 8;  // threads that share the tokens of one id
+// sum += rows tokens[begin], tokens[begin + step] … of dout, columns [column, column + N).
+template <int N, class T>
+__device__ __forceinline__ void add_rows(const std::int32_t* tokens, std::int64_t begin,
+                                         std::int64_t end, int step, const T* dout,
+                                         std::int64_t width, std::int64_t column, float (&sum)[N]) {
+#pragma unroll 4
+  for (std::int64_t i = begin; i < end; i += step) {
+    float row[N];
+    load(dout + tokens[i] * width + column, row);
+#pragma unroll
+    for (int e = 0; e < N; ++e) sum[e] += row[e];
+  }
+}
 
-// Tokens sorted by id, stably. Block (i, ·) does nothing unless sorted token i is the first of its
-// id; then it adds up the rows of all tokens of that id: split y takes every kSplits-th in order,
-// and the splits are added in order.
 template <class T, int N>
-__global__ void __launch_bounds__(kWarp* kSplits)
-    embedding_bwd_kernel(const std::int32_t* ids, const std::int32_t* tokens, const T* dout,
-                         float* dweight, std::int64_t count, std::int64_t width) {
-  const std::int64_t first = blockIdx.x;
+__global__ void __launch_bounds__(kThreads)
+    embedding_bwd_short_kernel(const std::int32_t* ids, const std::int32_t* tokens, const T* dout,
+                               float* dweight, std::int64_t count, std::int64_t width) {
+  const std::int64_t first = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
+  if (first >= count) return;
   const std::int32_t id = ids[first];
   if (first > 0 && ids[first - 1] == id) return;
   const std::int64_t end = end_of_run(ids, first, count);
-  const std::int64_t column = (std::int64_t{blockIdx.y} * kWarp + threadIdx.x) * N;
-  float sum[N] = {};
-  if (column < width) {
-#pragma unroll 4
-    for (std::int64_t i = first + threadIdx.y; i < end; i += kSplits) {
-      float row[N];
-      load(dout + tokens[i] * width + column, row);
-#pragma unroll
-      for (int e = 0; e < N; ++e) sum[e] += row[e];
-    }
+  if (end - first > kLongRun) return;
+  for (std::int64_t column = threadIdx.x % kWarp * N; column < width; column += kWarp * N) {
+    float* to = dweight + id * width + column;
+    float sum[N];
+    load(to, sum);
+    add_rows(tokens, first, end, 1, dout, width, column, sum);
+    store(to, sum);
   }
-  __shared__ float partial[kSplits][kWarp][N + 1];  // + 1 spreads the banks
+}
+
+// Each warp takes every kWarps-th token in order; the warps are added in order.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    embedding_bwd_long_kernel(const std::int32_t* ids, const std::int32_t* tokens, const T* dout,
+                              float* dweight, std::int64_t count, std::int64_t width) {
+  const std::int64_t position = std::int64_t{blockIdx.x} * kLongRun;
+  const std::int32_t id = ids[position];
+  std::int64_t first = position;
+  while (first > 0 && position - first < kLongRun && ids[first - 1] == id) --first;
+  if (position - first >= kLongRun) return;  // the run holds an earlier multiple
+  const std::int64_t end = end_of_run(ids, position, count);
+  if (end - first <= kLongRun) return;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const std::int64_t column = (std::int64_t{blockIdx.y} * kWarp + lane) * N;
+  float sum[N] = {};
+  if (column < width) add_rows(tokens, first + warp, end, kWarps, dout, width, column, sum);
+  __shared__ float partial[kWarps][kWarp][N + 1];  // + 1 spreads the banks
 #pragma unroll
-  for (int e = 0; e < N; ++e) partial[threadIdx.y][threadIdx.x][e] = sum[e];
+  for (int e = 0; e < N; ++e) partial[warp][lane][e] = sum[e];
   __syncthreads();
-  if (threadIdx.y != 0 || column >= width) return;
+  if (warp != 0 || column >= width) return;
   float* to = dweight + id * width + column;
 #pragma unroll
   for (int e = 0; e < N; ++e) {
     float total = to[e];
-    for (int y = 0; y < kSplits; ++y) total += partial[y][threadIdx.x][e];
+    for (int w = 0; w < kWarps; ++w) total += partial[w][lane][e];
     to[e] = total;
   }
 }
@@ -146,12 +178,16 @@ void embedding_backward(const EmbeddingBackwardArgs& args) {
   dispatch_floating("embedding_bwd", args.dout.dtype(), [&]<class T>() {
     const T* dout = data<T>(args.dout);
     const auto run = [&]<int N>() {
-      launch("embedding_bwd", stream,
-             {dim3(grid_size(count, 1), grid_size(width, kWarp * N)), dim3(kWarp, kSplits)},
-             embedding_bwd_kernel<T, N>, data<std::int32_t>(sorted.ids),
-             data<std::int32_t>(sorted.tokens), dout, data<float>(args.dweight), count, width);
+      const auto* ids = data<std::int32_t>(sorted.ids);
+      const auto* tokens = data<std::int32_t>(sorted.tokens);
+      float* dweight = data<float>(args.dweight);
+      launch("embedding_bwd_short", stream, {grid_size(count, kWarps), kThreads},
+             embedding_bwd_short_kernel<T, N>, ids, tokens, dout, dweight, count, width);
+      launch("embedding_bwd_long", stream,
+             {dim3(grid_size(count, kLongRun), grid_size(width, kWarp * N)), kThreads},
+             embedding_bwd_long_kernel<T, N>, ids, tokens, dout, dweight, count, width);
     };
-    if (width % kVector<T> == 0 && aligned16(dout)) {
+    if (width % kVector<T> == 0 && aligned16(dout, data<float>(args.dweight))) {
       run.template operator()<kVector<T>>();
     } else {
       run.template operator()<1>();
