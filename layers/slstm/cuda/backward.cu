@@ -56,17 +56,17 @@ __global__ void __launch_bounds__(kMaxThreads)
   float dh = 0.0f;  // from the step after
   float dc = 0.0f;
   float dn = 0.0f;
+  Element at(p.n, sequence, head, dim, p.n.time - 1);
   SavedStep saved;
   ElementState<float> after{};
   if (active) {
     if (p.dh_last != nullptr) {
-      const std::int64_t at = p.n.state(sequence, head, dim);
-      dh = p.dh_last[at];
-      dc = p.dc_last[at];
-      dn = p.dn_last[at];
+      dh = p.dh_last[at.state];
+      dc = p.dc_last[at.state];
+      dn = p.dn_last[at.state];
     }
-    saved = SavedStep::read(p, sequence, p.n.time - 1, head, dim);
-    after = SavedStep::state_after(p, sequence, p.n.time - 1, head, dim);
+    saved = SavedStep::read(p, at);
+    after = p.state_after(at);
   }
   for (int i = thread; i < kRows * row_stride; i += static_cast<int>(blockDim.x)) dgates[i] = 0.0f;
   cluster_barrier(plan.cluster);
@@ -80,15 +80,15 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
       for (int g = 0; g < kNumGates; ++g) {
         dgates[row * row_stride + segment_offset(g * plan.slice + local)] = gradients[g];
-        if (p.dx[g] != nullptr) {
-          p.dx[g][p.n.token(sequence, t, head, dim)] = cuda::from_float<T>(gradients[g]);
-        }
+        p.write_dx(at, g, gradients[g]);
       }
       after = saved.before;
       if (t > 0) {
+        at = at.later(p.n, -1);
         // A start's state before it is zero; the step before still ended in its own.
-        if (starts) after = SavedStep::state_after(p, sequence, t - 1, head, dim);
-        saved = SavedStep::read(p, sequence, t - 1, head, dim);  // a step ahead of its use
+        if (starts) after = p.state_after(at);
+        saved = SavedStep::read(p, at);  // a step ahead of its use
+        if (t > kPrefetch) SavedStep::call(p, at.later(p.n, 1 - kPrefetch));
       }
     }
     __syncthreads();
@@ -113,10 +113,9 @@ __global__ void __launch_bounds__(kMaxThreads)
     }
   }
   if (!active) return;
-  const std::int64_t at = p.n.state(sequence, head, dim);
-  if (p.dh0 != nullptr) p.dh0[at] = dh;
-  if (p.dc0 != nullptr) p.dc0[at] = dc;
-  if (p.dn0 != nullptr) p.dn0[at] = dn;
+  if (p.dh0 != nullptr) p.dh0[at.state] = dh;
+  if (p.dc0 != nullptr) p.dc0[at.state] = dc;
+  if (p.dn0 != nullptr) p.dn0[at.state] = dn;
 }
 
 template <class T>

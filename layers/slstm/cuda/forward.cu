@@ -8,97 +8,133 @@
 namespace carousel::slstm {
 namespace {
 
-// One cluster: one head, kRows batch rows, all time steps. A group of lanes serves one dimension:
-// its threads multiply, and after reduce_rows each lane advances one row's state (several lanes may
-// hold the same row; the first of them writes).
+// One element on its way through time. Its inputs are read a step before their use, and called into
+// the L2 cache kPrefetch steps before.
+template <class T>
+class Cell {
+ public:
+  __device__ Cell(const ForwardPointers<T>& p, const Element& first, bool active) : at_(first) {
+    if (!active) return;
+    state_ = p.initial_state(at_);
+#pragma unroll
+    for (int g = 0; g < kNumGates; ++g) bias_[g] = p.bias(at_, g);
+    for (int steps = 0; steps < kPrefetch; ++steps) call_inputs(p, at_.later(p.n, steps));
+    read(p, at_);
+  }
+
+  /// Goes one step on; returns its h. products[g · stride] is R·h of the step before.
+  __device__ float advance(const ForwardPointers<T>& p, const float* products, int stride) {
+    float pre[kNumGates];
+#pragma unroll
+    for (int g = 0; g < kNumGates; ++g) {
+      pre[g] = x_[g] + bias_[g] + (starts_ ? 0.0f : products[g * stride]);
+    }
+    if (starts_) state_ = {0.0f, 0.0f, -INFINITY};
+    read(p, at_.later(p.n, 1));
+    call_inputs(p, at_.later(p.n, kPrefetch));
+    gate_ = step<DeviceMath>(pre[0], pre[1], pre[2], pre[3], state_);
+    return __fdividef(gate_.o * state_.c, state_.n);
+  }
+  /// Writes the results of the step that advance() made.
+  __device__ void save(const ForwardPointers<T>& p, float h) {
+    p.save(at_, h, gate_, state_);
+    at_ = at_.later(p.n, 1);
+  }
+
+ private:
+  __device__ void read(const ForwardPointers<T>& p, const Element& e) {
+    if (e.t >= p.n.time) return;
+#pragma unroll
+    for (int g = 0; g < kNumGates; ++g) x_[g] = cuda::to_float(p.x[g][e.token]);
+    starts_ = p.starts(e);
+  }
+  __device__ void call_inputs(const ForwardPointers<T>& p, const Element& e) const {
+    if (e.t >= p.n.time) return;
+#pragma unroll
+    for (int g = 0; g < kNumGates; ++g) prefetch(p.x[g] + e.token);
+  }
+
+  Element at_;
+  ElementState<float> state_{0.0f, 0.0f, -INFINITY};
+  ElementGates<float> gate_{};
+  float bias_[kNumGates] = {};
+  float x_[kNumGates] = {};
+  bool starts_ = false;
+};
+
+// One cluster: one head, kRows batch rows, all time steps. In each step the block multiplies its
+// rows of R with h, then one thread for each of its dimensions and batch rows advances the state
+// and hands h to all blocks.
 template <class T, int kRows>
 __global__ void __launch_bounds__(kMaxThreads)
     slstm_fwd_kernel(ForwardPointers<T> p, ResidentPlan plan) {
-  extern __shared__ float h_buffers[];  // (2, kRows, segments): h of all dimensions
+  extern __shared__ float shared[];
   const int thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
   const int lanes = plan.forward_lanes;
   const int row_stride = lanes * kSegmentStride;
+  float* const h_buffers = shared;                          // (2, kRows, segments): all dimensions
+  float* const products = shared + 2 * kRows * row_stride;  // (kRows, 4, slice): R·h
   const int rank = static_cast<int>(blockIdx.x) % plan.cluster;
   const std::int64_t unit = blockIdx.x / static_cast<unsigned>(plan.cluster);
   const std::int64_t head = unit % p.n.heads;
   const std::int64_t first_sequence = unit / p.n.heads * kRows;
   const int size = static_cast<int>(p.n.size);
-  const int lane = thread % lanes;
-  const int dim = rank * plan.slice + thread / lanes;
-  const bool serves = thread / lanes < plan.slice && dim < size;
-  const int replicas = lanes / kRows;
-  const int row = lane / replicas;
-  const int replica = lane % replicas;
-  const std::int64_t sequence = first_sequence + row;
-  const bool active = serves && sequence < p.n.batch;
 
+  // As a multiplier: the four gates of one dimension, one segment of h.
+  const int lane = thread % lanes;
+  const int out = thread / lanes;
   float weights[kNumGates][kSegment];
-  float bias[kNumGates];
 #pragma unroll
   for (int g = 0; g < kNumGates; ++g) {
-    bias[g] = serves ? p.b[(g * p.n.heads + head) * size + dim] : 0.0f;
 #pragma unroll
     for (int j = 0; j < kSegment; ++j) {
       const int k = lane * kSegment + j;
-      weights[g][j] =
-          serves && k < size ? p.r[((head * kNumGates + g) * size + dim) * size + k] : 0.0f;
+      const int dim = rank * plan.slice + out;
+      const bool inside = out < plan.slice && dim < size && k < size;
+      weights[g][j] = inside ? p.r[((head * kNumGates + g) * size + dim) * size + k] : 0.0f;
     }
   }
-  ElementState<float> state{0.0f, 0.0f, -INFINITY};
-  if (active) state = p.initial_state(sequence, head, dim);
+
+  // As a cell: one dimension of the slice, one batch row.
+  const int row = thread / plan.slice;
+  const int local = thread % plan.slice;
+  const int dim = rank * plan.slice + local;
+  const std::int64_t sequence = first_sequence + row;
+  const bool active = row < kRows && dim < size && sequence < p.n.batch;
+  Cell<T> cell(p, Element(p.n, sequence, head, dim, 0), active);
   for (int i = thread; i < 2 * kRows * row_stride; i += threads) h_buffers[i] = 0.0f;
   __syncthreads();
   for (int i = thread; p.h0 != nullptr && i < kRows * size; i += threads) {
     if (first_sequence + i / size >= p.n.batch) continue;
     h_buffers[i / size * row_stride + segment_offset(i % size)] =
-        p.h0[p.n.state(first_sequence + i / size, head, i % size)];
+        p.h0[((first_sequence + i / size) * p.n.heads + head) * size + i % size];
   }
-
-  // Inputs are read a step ahead.
-  float x[kNumGates] = {};
-  bool starts_next = false;
-  const auto read = [&](std::int64_t t) {
-    if (!active || t >= p.n.time) return;
-#pragma unroll
-    for (int g = 0; g < kNumGates; ++g)
-      x[g] = cuda::to_float(p.x[g][p.n.token(sequence, t, head, dim)]);
-    starts_next = p.starts(sequence, t);
-  };
-  read(0);
   cluster_barrier(plan.cluster);
 
-  float h = 0.0f;
   for (std::int64_t t = 0; t < p.n.time; ++t) {
     const int now = static_cast<int>(t % 2);
-    float pre[kNumGates];
-#pragma unroll
-    for (int g = 0; g < kNumGates; ++g) pre[g] = x[g] + bias[g];
-    const bool starts = starts_next;
-    read(t + 1);
     float sum[kRows][4];
-    float recurrent[4];
+    float result[4];
     multiply_segment(weights, h_buffers + now * kRows * row_stride + lane * kSegmentStride,
                      row_stride, sum);
-    reduce_rows(sum, lane, lanes, recurrent);
-    if (starts) {
-      state = {0.0f, 0.0f, -INFINITY};
-    } else {
+    reduce_rows(sum, lane, lanes, result);
+    const int replicas = lanes / kRows;
+    if (out < plan.slice && lane % replicas == 0) {
 #pragma unroll
-      for (int g = 0; g < kNumGates; ++g) pre[g] += recurrent[g];
+      for (int g = 0; g < kNumGates; ++g) {
+        products[(lane / replicas * kNumGates + g) * plan.slice + out] = result[g];
+      }
     }
-    const ElementGates<float> gate = step<DeviceMath>(pre[0], pre[1], pre[2], pre[3], state);
-    h = gate.o * state.c / state.n;
+    __syncthreads();
     if (active) {
-      // The row's replicas share the blocks that want its h.
+      const float h = cell.advance(p, products + row * kNumGates * plan.slice + local, plan.slice);
       float* to = h_buffers + ((1 - now) * kRows + row) * row_stride + segment_offset(dim);
-      for (int peer = replica; peer < plan.cluster; peer += replicas)
-        *in_block(to, peer, plan.cluster) = h;
-      if (replica == 0) p.save(sequence, t, head, dim, h, gate, state);
+      for (int peer = 0; peer < plan.cluster; ++peer) *in_block(to, peer, plan.cluster) = h;
+      cell.save(p, h);
     }
     cluster_barrier(plan.cluster);
   }
-  if (active && replica == 0) p.save_last(sequence, head, dim, h, state);
 }
 
 template <class T>

@@ -56,29 +56,32 @@ inline std::optional<ResidentPlan> resident_plan(std::int64_t batch, std::int64_
   plan.cluster = (n + most - 1) / most;
   if (plan.cluster > (has_clusters ? kMaxCluster : 1)) return std::nullopt;
   plan.slice = detail::round_up((n + plan.cluster - 1) / plan.cluster, 4);
-  plan.forward_threads = detail::round_up(plan.slice * plan.forward_lanes, 32);
   plan.backward_lanes = detail::lanes_for(4 * plan.slice);
 
-  // A step costs about one unit of waiting and a quarter a row; waves of blocks follow each other.
+  // A step costs about one unit of waiting and half a unit a row; what does not fit on the GPU at
+  // once runs in waves.
+  const int clusters = std::max(1, multiprocessors / plan.cluster);
   double least = 0.0;
-  for (const int rows : {1, 2, 4}) {
-    const std::int64_t blocks = heads * ((batch + rows - 1) / rows) * plan.cluster;
-    const std::int64_t waves = (blocks + multiprocessors - 1) / multiprocessors;
-    const double cost = static_cast<double>(waves) * (1.0 + 0.25 * rows);
+  for (const int rows : {1, 2, kMaxRows}) {
+    const std::int64_t units = heads * ((batch + rows - 1) / rows);
+    const double cost = static_cast<double>((units + clusters - 1) / clusters) * (1.0 + 0.5 * rows);
     if (least == 0.0 || cost < least) {
       least = cost;
       plan.rows = rows;
     }
   }
+  const int cells = plan.slice * plan.rows;
+  plan.forward_threads = detail::round_up(std::max(plan.slice * plan.forward_lanes, cells), 32);
   const int products = plan.cluster * plan.slice / 4 * plan.backward_lanes;
-  plan.backward_threads = detail::round_up(std::max(products, plan.slice * plan.rows), 32);
+  plan.backward_threads = detail::round_up(std::max(products, cells), 32);
   return plan;
 }
 
 /// Bytes of shared memory of a block.
 inline std::size_t forward_shared_bytes(const ResidentPlan& plan) {
-  return sizeof(float) * 2u *
-         static_cast<unsigned>(plan.rows * plan.forward_lanes * kSegmentStride);
+  const int inputs = 2 * plan.rows * plan.forward_lanes * kSegmentStride;
+  const int products = plan.rows * 4 * plan.slice;
+  return sizeof(float) * static_cast<unsigned>(inputs + products);
 }
 inline std::size_t backward_shared_bytes(const ResidentPlan& plan) {
   const int gates = plan.rows * plan.backward_lanes * kSegmentStride;

@@ -8,23 +8,51 @@
 
 namespace carousel::slstm {
 
+/// Steps between calling a step's inputs into the L2 cache and their use: time steps are shorter
+/// than the way to device memory.
+inline constexpr int kPrefetch = 8;
+
+__device__ __forceinline__ void prefetch(const void* p) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
 struct Sizes {
   std::int64_t batch, time, heads, size;
 
   static Sizes of(const Tensor& h) { return {h.dim(0), h.dim(1), h.dim(2), h.dim(3)}; }
 
-  /// Of (b, t, head, d) in a (B, S, NH, D) tensor, of (b, head, d) in a (B, NH, D) one, and of
-  /// (t, b, head, d) in a (S, B, NH, n, D) one.
-  __device__ std::int64_t token(std::int64_t b, std::int64_t t, std::int64_t head, int d) const {
-    return ((b * time + t) * heads + head) * size + d;
+  /// Elements from one step to the next in (B, S, NH, D) and in (S, B, NH, D) tensors.
+  __device__ std::int64_t token_stride() const { return heads * size; }
+  __device__ std::int64_t step_stride() const { return batch * heads * size; }
+};
+
+/// One element (d of a head of a sequence) at one step.
+struct Element {
+  int sequence, head, t, d;
+  std::int64_t token;  ///< its offset in (B, S, NH, D) tensors
+  std::int64_t step;   ///< its offset in (S, B, NH, D) tensors
+  std::int64_t state;  ///< its offset in (B, NH, D) tensors
+
+  __device__ Element(const Sizes& n, std::int64_t of_sequence, std::int64_t of_head, int of_d,
+                     std::int64_t at_step)
+      : sequence(static_cast<int>(of_sequence)),
+        head(static_cast<int>(of_head)),
+        t(static_cast<int>(at_step)),
+        d(of_d) {
+    state = (of_sequence * n.heads + of_head) * n.size + d;
+    token = ((of_sequence * n.time + at_step) * n.heads + of_head) * n.size + d;
+    step = at_step * n.step_stride() + state;
   }
-  __device__ std::int64_t state(std::int64_t b, std::int64_t head, int d) const {
-    return (b * heads + head) * size + d;
+  /// The same element `steps` later, or earlier.
+  __device__ Element later(const Sizes& n, int steps) const {
+    Element e = *this;
+    e.t += steps;
+    e.token += steps * n.token_stride();
+    e.step += steps * n.step_stride();
+    return e;
   }
-  __device__ std::int64_t step(std::int64_t b, std::int64_t t, std::int64_t head, int d,
-                               int n = 1) const {
-    return ((t * batch + b) * heads + head) * n * size + d;
-  }
+  /// Its offset in (S, B, NH, n, D) tensors, at 0 of n.
+  __device__ std::int64_t step_of(int n) const { return n * step - (n - 1) * std::int64_t{d}; }
 };
 
 template <class T>
@@ -55,38 +83,38 @@ struct ForwardPointers {
     forget_slope = args.forget_slope.data_or_null<float>();
   }
 
-  /// True if a document starts at token t.
-  __device__ bool starts(std::int64_t sequence, std::int64_t t) const {
-    return reset != nullptr && reset[sequence * n.time + t] != 0;
+  /// True if a document starts at the element's step.
+  __device__ bool starts(const Element& e) const {
+    return reset != nullptr && reset[e.sequence * n.time + e.t] != 0;
   }
-  __device__ ElementState<float> initial_state(std::int64_t sequence, std::int64_t head,
-                                               int d) const {
+  __device__ ElementState<float> initial_state(const Element& e) const {
     if (h0 == nullptr) return {0.0f, 0.0f, -INFINITY};
-    const std::int64_t at = n.state(sequence, head, d);
-    return {c0[at], n0[at], m0[at]};
+    return {c0[e.state], n0[e.state], m0[e.state]};
   }
-  /// Writes h and, if the backward will want them, the step's gates and state.
-  __device__ void save(std::int64_t sequence, std::int64_t t, std::int64_t head, int d, float value,
-                       const ElementGates<float>& gate, const ElementState<float>& state) const {
-    h[n.token(sequence, t, head, d)] = cuda::from_float<T>(value);
-    if (gates == nullptr) return;
-    float* to = gates + n.step(sequence, t, head, d, kNumGates);
-    to[0] = gate.i;
-    to[n.size] = gate.f;
-    to[2 * n.size] = gate.z;
-    to[3 * n.size] = gate.o;
-    to = states + n.step(sequence, t, head, d, 2);
-    to[0] = state.c;
-    to[n.size] = state.n;
-    forget_slope[n.step(sequence, t, head, d)] = gate.forget_slope;
+  __device__ float bias(const Element& e, int gate) const {
+    return b[(gate * n.heads + e.head) * n.size + e.d];
   }
-  __device__ void save_last(std::int64_t sequence, std::int64_t head, int d, float value,
-                            const ElementState<float>& state) const {
-    const std::int64_t at = n.state(sequence, head, d);
-    if (h_last != nullptr) h_last[at] = value;
-    if (c_last != nullptr) c_last[at] = state.c;
-    if (n_last != nullptr) n_last[at] = state.n;
-    if (m_last != nullptr) m_last[at] = state.m;
+  /// Writes h and, if the backward will want them, the step's gates and state; after the last step
+  /// the last state.
+  __device__ void save(const Element& e, float value, const ElementGates<float>& gate,
+                       const ElementState<float>& state) const {
+    h[e.token] = cuda::from_float<T>(value);
+    if (gates != nullptr) {
+      float* to = gates + e.step_of(kNumGates);
+      to[0] = gate.i;
+      to[n.size] = gate.f;
+      to[2 * n.size] = gate.z;
+      to[3 * n.size] = gate.o;
+      to = states + e.step_of(2);
+      to[0] = state.c;
+      to[n.size] = state.n;
+      forget_slope[e.step] = gate.forget_slope;
+    }
+    if (e.t + 1 != n.time) return;
+    if (h_last != nullptr) h_last[e.state] = value;
+    if (c_last != nullptr) c_last[e.state] = state.c;
+    if (n_last != nullptr) n_last[e.state] = state.n;
+    if (m_last != nullptr) m_last[e.state] = state.m;
   }
 };
 
@@ -117,8 +145,22 @@ struct BackwardPointers {
     dn0 = args.dn0.data_or_null<float>();
   }
 
-  __device__ bool starts(std::int64_t sequence, std::int64_t t) const {
-    return reset != nullptr && reset[sequence * n.time + t] != 0;
+  __device__ bool starts(const Element& e) const {
+    return reset != nullptr && reset[e.sequence * n.time + e.t] != 0;
+  }
+  /// c and n after the element's step.
+  __device__ ElementState<float> state_after(const Element& e) const {
+    const float* at = states + e.step_of(2);
+    return {at[0], at[n.size], 0.0f};
+  }
+  __device__ ElementState<float> state_before(const Element& e, bool starts_here) const {
+    if (starts_here) return {0.0f, 0.0f, 0.0f};
+    if (e.t > 0) return state_after(e.later(n, -1));
+    if (c0 == nullptr) return {0.0f, 0.0f, 0.0f};
+    return {c0[e.state], n0[e.state], 0.0f};
+  }
+  __device__ void write_dx(const Element& e, int gate, float gradient) const {
+    if (dx[gate] != nullptr) dx[gate][e.token] = cuda::from_float<T>(gradient);
   }
 };
 
@@ -130,37 +172,26 @@ struct SavedStep {
   bool starts = false;
 
   template <class T>
-  __device__ static SavedStep read(const BackwardPointers<T>& p, std::int64_t sequence,
-                                   std::int64_t t, std::int64_t head, int d) {
+  __device__ static SavedStep read(const BackwardPointers<T>& p, const Element& e) {
     SavedStep s;
-    const float* gates = p.gates + p.n.step(sequence, t, head, d, kNumGates);
+    const float* gates = p.gates + e.step_of(kNumGates);
     s.gate = {gates[0], gates[p.n.size], gates[2 * p.n.size], gates[3 * p.n.size],
-              p.forget_slope[p.n.step(sequence, t, head, d)]};
-    s.starts = p.starts(sequence, t);
-    s.before = state_before(p, sequence, t, head, d, s.starts);
-    s.dh = cuda::to_float(p.dh[p.n.token(sequence, t, head, d)]);
+              p.forget_slope[e.step]};
+    s.starts = p.starts(e);
+    s.before = p.state_before(e, s.starts);
+    s.dh = cuda::to_float(p.dh[e.token]);
     return s;
   }
-
-  /// c and n after step t, which is before step t + 1.
+  /// Calls what read() will want into the L2 cache.
   template <class T>
-  __device__ static ElementState<float> state_after(const BackwardPointers<T>& p,
-                                                    std::int64_t sequence, std::int64_t t,
-                                                    std::int64_t head, int d) {
-    const float* states = p.states + p.n.step(sequence, t, head, d, 2);
-    return {states[0], states[p.n.size], 0.0f};
-  }
-
- private:
-  template <class T>
-  __device__ static ElementState<float> state_before(const BackwardPointers<T>& p,
-                                                     std::int64_t sequence, std::int64_t t,
-                                                     std::int64_t head, int d, bool starts) {
-    if (starts) return {0.0f, 0.0f, 0.0f};
-    if (t > 0) return state_after(p, sequence, t - 1, head, d);
-    if (p.c0 == nullptr) return {0.0f, 0.0f, 0.0f};
-    const std::int64_t at = p.n.state(sequence, head, d);
-    return {p.c0[at], p.n0[at], 0.0f};
+  __device__ static void call(const BackwardPointers<T>& p, const Element& e) {
+    const float* gates = p.gates + e.step_of(kNumGates);
+    for (int g = 0; g < kNumGates; ++g) prefetch(gates + g * p.n.size);
+    const float* states = p.states + e.step_of(2);
+    prefetch(states);
+    prefetch(states + p.n.size);
+    prefetch(p.forget_slope + e.step);
+    prefetch(p.dh + e.token);
   }
 };
 

@@ -10,15 +10,11 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Where element `index` of a (B, NH, D) tensor lies.
-struct Place {
-  std::int64_t sequence, head;
-  int d;
-  __device__ Place(const Sizes& n, std::int64_t index)
-      : sequence(index / (n.heads * n.size)),
-        head(index / n.size % n.heads),
-        d(static_cast<int>(index % n.size)) {}
-};
+// Element `index` of a (B, NH, D) tensor at step t.
+__device__ Element element(const Sizes& n, std::int64_t index, std::int64_t t) {
+  return Element(n, index / (n.heads * n.size), index / n.size % n.heads,
+                 static_cast<int>(index % n.size), t);
+}
 
 __device__ std::int64_t element_index() {
   return std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -33,8 +29,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) slstm_start_kernel(ForwardPointers<T> p, Running at) {
   const std::int64_t i = element_index();
   if (i >= p.n.batch * p.n.heads * p.n.size) return;
-  const Place place(p.n, i);
-  const ElementState<float> state = p.initial_state(place.sequence, place.head, place.d);
+  const ElementState<float> state = p.initial_state(element(p.n, i, 0));
   at.h[i] = p.h0 != nullptr ? p.h0[i] : 0.0f;
   at.c[i] = state.c;
   at.n[i] = state.n;
@@ -48,25 +43,23 @@ __global__ void __launch_bounds__(kThreads)
                           std::int64_t t) {
   const std::int64_t i = element_index();
   if (i >= p.n.batch * p.n.heads * p.n.size) return;
-  const Place place(p.n, i);
+  const Element e = element(p.n, i, t);
   ElementState<float> state{at.c[i], at.n[i], at.m[i]};
-  const bool starts = p.starts(place.sequence, t);
+  const bool starts = p.starts(e);
   if (starts) state = {0.0f, 0.0f, -INFINITY};
   float pre[kNumGates];
 #pragma unroll
   for (int g = 0; g < kNumGates; ++g) {
-    pre[g] = cuda::to_float(p.x[g][p.n.token(place.sequence, t, place.head, place.d)]) +
-             p.b[(g * p.n.heads + place.head) * p.n.size + place.d];
-    if (!starts) pre[g] += recurrent[(i / p.n.size * kNumGates + g) * p.n.size + place.d];
+    pre[g] = cuda::to_float(p.x[g][e.token]) + p.bias(e, g);
+    if (!starts) pre[g] += recurrent[(i / p.n.size * kNumGates + g) * p.n.size + e.d];
   }
   const ElementGates<float> gate = step<DeviceMath>(pre[0], pre[1], pre[2], pre[3], state);
   const float h = gate.o * state.c / state.n;
-  p.save(place.sequence, t, place.head, place.d, h, gate, state);
+  p.save(e, h, gate, state);
   at.h[i] = h;
   at.c[i] = state.c;
   at.n[i] = state.n;
   at.m[i] = state.m;
-  if (t + 1 == p.n.time) p.save_last(place.sequence, place.head, place.d, h, state);
 }
 
 template <class T>
@@ -74,7 +67,7 @@ __global__ void __launch_bounds__(kThreads)
     slstm_step_bwd_kernel(BackwardPointers<T> p, Running at, float* dgates, std::int64_t t) {
   const std::int64_t i = element_index();
   if (i >= p.n.batch * p.n.heads * p.n.size) return;
-  const Place place(p.n, i);
+  const Element e = element(p.n, i, t);
   const bool last = t + 1 == p.n.time;
   float dh = at.h[i];
   if (last) {
@@ -82,22 +75,17 @@ __global__ void __launch_bounds__(kThreads)
     dh = given ? p.dh_last[i] : 0.0f;
     at.c[i] = given ? p.dc_last[i] : 0.0f;
     at.n[i] = given ? p.dn_last[i] : 0.0f;
-  } else if (p.starts(place.sequence, t + 1)) {
+  } else if (p.starts(e.later(p.n, 1))) {
     dh = 0.0f;
   }
-  const SavedStep saved = SavedStep::read(p, place.sequence, t, place.head, place.d);
-  const ElementState<float> after =
-      SavedStep::state_after(p, place.sequence, t, place.head, place.d);
+  const SavedStep saved = SavedStep::read(p, e);
   const ElementGradients<float> d =
-      step_backward(saved.gate, after, saved.before, saved.dh + dh, at.c[i], at.n[i]);
+      step_backward(saved.gate, p.state_after(e), saved.before, saved.dh + dh, at.c[i], at.n[i]);
   const float gradients[kNumGates] = {d.i, d.f, d.z, d.o};
 #pragma unroll
   for (int g = 0; g < kNumGates; ++g) {
-    dgates[(i / p.n.size * kNumGates + g) * p.n.size + place.d] = gradients[g];
-    if (p.dx[g] != nullptr) {
-      p.dx[g][p.n.token(place.sequence, t, place.head, place.d)] =
-          cuda::from_float<T>(gradients[g]);
-    }
+    dgates[(i / p.n.size * kNumGates + g) * p.n.size + e.d] = gradients[g];
+    p.write_dx(e, g, gradients[g]);
   }
 }
 
@@ -106,7 +94,7 @@ __global__ void __launch_bounds__(kThreads)
     slstm_finish_bwd_kernel(BackwardPointers<T> p, Running at) {
   const std::int64_t i = element_index();
   if (i >= p.n.batch * p.n.heads * p.n.size) return;
-  if (p.dh0 != nullptr) p.dh0[i] = p.starts(Place(p.n, i).sequence, 0) ? 0.0f : at.h[i];
+  if (p.dh0 != nullptr) p.dh0[i] = p.starts(element(p.n, i, 0)) ? 0.0f : at.h[i];
   if (p.dc0 != nullptr) p.dc0[i] = at.c[i];
   if (p.dn0 != nullptr) p.dn0[i] = at.n[i];
 }

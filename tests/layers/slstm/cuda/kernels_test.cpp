@@ -1,0 +1,135 @@
+#include "layers/slstm/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/support/devices.h"
+
+namespace carousel {
+namespace {
+
+using testing::Bench;
+using testing::expect_cuda_matches_cpu;
+
+struct SlstmCase {
+  std::int64_t batch, time, heads, size;
+  bool initial, reset;
+};
+
+// One block and several, ragged slices, 1, 2 and 4 batch rows a cluster, and heads that do not fit
+// on chip.
+const std::vector<SlstmCase> kCases = {
+    {1, 1, 1, 1, false, false},  {3, 9, 2, 17, true, true},    {2, 12, 3, 64, true, true},
+    {200, 4, 1, 16, true, true}, {301, 3, 1, 20, false, true}, {130, 3, 1, 72, true, true},
+    {3, 7, 2, 96, true, true},   {2, 6, 1, 130, false, true},  {37, 5, 3, 192, true, true},
+    {2, 8, 2, 256, true, false}, {3, 5, 2, 260, true, true},   {2, 4, 1, 300, false, false},
+};
+
+std::vector<std::uint8_t> some_resets(std::int64_t n) {
+  std::vector<std::uint8_t> resets(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < resets.size(); ++i) resets[i] = philox_word({9, 0, 0}, i) % 4 == 0;
+  return resets;
+}
+
+slstm::CellForwardArgs forward_args(const Bench& bench, const SlstmCase& c) {
+  const Shape tokens{c.batch, c.time, c.heads, c.size};
+  const Shape state{c.batch, c.heads, c.size};
+  slstm::CellForwardArgs args;
+  for (int g = 0; g < slstm::kNumGates; ++g) {
+    args.in.x[g] = bench.input(tokens, static_cast<std::uint64_t>(g) + 1);
+  }
+  args.in.r = bench.wide_input({c.heads, slstm::kNumGates, c.size, c.size}, 5,
+                               0.7 / std::sqrt(static_cast<double>(c.size)));
+  args.in.b = bench.wide_input({slstm::kNumGates, c.heads, c.size}, 6);
+  if (c.reset) args.in.reset = bench.bytes(some_resets(c.batch * c.time), {c.batch, c.time});
+  if (c.initial) {
+    args.in.h0 = bench.wide_input(state, 7, 0.5);
+    args.in.c0 = bench.wide_input(state, 8);
+    args.in.n0 = bench.wide_input(state, 9, 0.2, 1.5);
+    args.in.m0 = bench.wide_input(state, 10);
+  }
+  args.h = bench.output(tokens);
+  args.h_last = bench.wide_output(state);
+  args.c_last = bench.wide_output(state);
+  args.n_last = bench.wide_output(state);
+  args.m_last = bench.wide_output(state);
+  args.gates = bench.wide_output({c.time, c.batch, c.heads, slstm::kNumGates, c.size});
+  args.states = bench.wide_output({c.time, c.batch, c.heads, 2, c.size});
+  args.forget_slope = bench.wide_output({c.time, c.batch, c.heads, c.size});
+  return args;
+}
+
+std::vector<Tensor> run_slstm(const Bench& bench, const SlstmCase& c) {
+  const Shape tokens{c.batch, c.time, c.heads, c.size};
+  const Shape state{c.batch, c.heads, c.size};
+  const slstm::CellForwardArgs fwd = forward_args(bench, c);
+  slstm::cell_fwd(bench.device(), fwd);
+  slstm::CellBackwardArgs bwd;
+  bwd.in = fwd.in;
+  bwd.h = fwd.h;
+  bwd.gates = fwd.gates;
+  bwd.states = fwd.states;
+  bwd.forget_slope = fwd.forget_slope;
+  bwd.dh = bench.input(tokens, 11);
+  for (Tensor& dx : bwd.dx) dx = bench.output(tokens);
+  bwd.dr = bench.wide_input(fwd.in.r.shape(), 12);
+  bwd.db = bench.wide_input(fwd.in.b.shape(), 13);
+  if (c.initial) {
+    bwd.dh_last = bench.wide_input(state, 14);
+    bwd.dc_last = bench.wide_input(state, 15);
+    bwd.dn_last = bench.wide_input(state, 16);
+    bwd.dh0 = bench.wide_output(state);
+    bwd.dc0 = bench.wide_output(state);
+    bwd.dn0 = bench.wide_output(state);
+  }
+  slstm::cell_bwd(bench.device(), bwd);
+  std::vector<Tensor> results{fwd.h,     fwd.h_last, fwd.c_last,       fwd.n_last, fwd.m_last,
+                              fwd.gates, fwd.states, fwd.forget_slope, bwd.dx[0],  bwd.dx[1],
+                              bwd.dx[2], bwd.dx[3],  bwd.dr,           bwd.db};
+  if (c.initial) results.insert(results.end(), {bwd.dh0, bwd.dc0, bwd.dn0});
+  return results;
+}
+
+// In bf16, dr and db are sums of rounded numbers here and of unrounded ones on the CPU.
+constexpr double kBf16Slack = 0x1p-8;
+
+TEST(CudaSlstm, MatchesTheCpuInBothDirections) {
+  CAROUSEL_REQUIRE_CUDA();
+  for (const SlstmCase& c : kCases) {
+    SCOPED_TRACE(::testing::Message()
+                 << c.batch << " x " << c.time << " x " << c.heads << " x " << c.size);
+    expect_cuda_matches_cpu([&](const Bench& bench) { return run_slstm(bench, c); }, 4e-6,
+                            kBf16Slack);
+  }
+}
+
+TEST(CudaSlstm, ComputesOnlyWhatIsAskedFor) {
+  CAROUSEL_REQUIRE_CUDA();
+  for (const std::int64_t size : {24ll, 260ll}) {
+    const SlstmCase c{2, 5, 1, size, false, true};
+    expect_cuda_matches_cpu(
+        [&](const Bench& bench) {
+          slstm::CellForwardArgs all = forward_args(bench, c);
+          slstm::cell_fwd(bench.device(), all);
+          slstm::CellForwardArgs only_h;
+          only_h.in = all.in;
+          only_h.h = bench.output(all.h.shape());
+          slstm::cell_fwd(bench.device(), only_h);
+          slstm::CellBackwardArgs only_dr;
+          only_dr.in = all.in;
+          only_dr.h = all.h;
+          only_dr.gates = all.gates;
+          only_dr.states = all.states;
+          only_dr.forget_slope = all.forget_slope;
+          only_dr.dh = bench.input(all.h.shape(), 11);
+          only_dr.dr = bench.wide_input(all.in.r.shape(), 12);
+          slstm::cell_bwd(bench.device(), only_dr);
+          return std::vector<Tensor>{only_h.h, only_dr.dr};
+        },
+        4e-6, kBf16Slack);
+  }
+}
+
+}  // namespace
+}  // namespace carousel
