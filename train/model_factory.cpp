@@ -1,6 +1,7 @@
 #include "train/model_factory.h"
 
 #include "core/base/log.h"
+#include "core/kernels/register.h"
 #include "layers/xlstm.h"
 #include "layers/xlstm_large.h"
 
@@ -33,10 +34,10 @@ Device choose_device(DeviceChoice choice) {
   if (choice == DeviceChoice::kUseCpu) return kCpu;
   if (has_cuda) return {DeviceType::kCuda, 0};
   if (choice == DeviceChoice::kAuto) {
-    log::info("device auto: no usable GPU, using the CPU");
+    log::info("device auto: using the CPU: {}", cuda_status());
     return kCpu;
   }
-  throw UsageError("device is cuda, but no usable GPU was found; set device: cpu or auto");
+  throw UsageError("device is cuda, but {}; set device: cpu or auto", cuda_status());
 }
 
 }  // namespace carousel
