@@ -166,7 +166,7 @@ class InMemory {
   std::optional<std::string> previous_;
 };
 
-TEST(CheckpointFailure, DyingAtAnySystemCallLeavesAGoodCheckpoint) {
+TEST(CheckpointFailureSlow, DyingAtAnySystemCallLeavesAGoodCheckpoint) {
   const InMemory in_memory;
   int call = 0;
   for (auto fate = testing::Fate::kKilled; fate == testing::Fate::kKilled; ++call) {
@@ -200,6 +200,7 @@ TEST(CheckpointFailure, DyingAtAnySystemCallLeavesAGoodCheckpoint) {
 }
 
 TEST(CheckpointFailureSlow, KillingASaverAtAnyMomentLeavesAGoodCheckpoint) {
+  const InMemory in_memory;
   const TempDir dir;
   // The moments cover a few saves, however fast the disk is.
   const auto begin = std::chrono::steady_clock::now();
