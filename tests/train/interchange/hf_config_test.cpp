@@ -127,7 +127,14 @@ TEST(HfConfig, RefusesWhatItCannotBuild) {
   refuse("ffn_proj_factor", nullptr, "ffn_proj_factor is null");
   refuse("gate_soft_cap", -1, "gate_soft_cap");
   refuse("use_bias", 1, "use_bias is 1, must be true or false");
-  refuse("norm_eps", json::parse(std::string(3000, '[') + std::string(3000, ']')), "is array");
+}
+
+TEST(HfConfig, RefusesDepthWithoutFollowingIt) {
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  std::string text = example().dump();
+  text.insert(1, fmt::format("\"norm_eps\": {}, ", deep));
+  expect_error<CheckpointError>([&] { parse_hf_config("config.json", text); },
+                                {"norm_eps is array"});
 }
 
 TEST(HfConfig, RefusesBrokenJson) {
