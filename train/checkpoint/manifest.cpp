@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <unistd.h>
+
+#define XXH_INLINE_ALL  // compiled here, with the vector instructions of our target
 #include <xxhash.h>
 
 #include <algorithm>
