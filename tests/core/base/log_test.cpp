@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <regex>
+#include <string>
 
 #include "core/base/error.h"
 #include "tests/support/capture_stderr.h"
@@ -18,7 +18,16 @@ using testing::TerminalStderr;
 
 /// Whether messages are coloured depends on the environment.
 std::string without_colours(const std::string& text) {
-  return std::regex_replace(text, std::regex("\033\\[[0-9;]*m"), "");
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const std::size_t end = text.find_first_not_of("0123456789;", i + 2);
+    if (text.substr(i, 2) == "\033[" && end != std::string::npos && text[end] == 'm') {
+      i = end;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
 }
 
 /// The log goes back to the test's own stderr when a test ends.
