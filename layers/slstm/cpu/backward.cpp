@@ -181,16 +181,25 @@ class BackwardWalk {
   std::vector<C> unwanted_;  // (D)
 };
 
-// dr[n] += dgatesᵀ·h_previous over all steps and batch rows.
+// dr[n] += dgatesᵀ·h_previous over all steps and batch rows. Many heads: side by side; few: one
+// after the other with all threads.
 template <class C>
 void accumulate_dr(const Scratch& scratch, const Dims& dims, const Tensor& dr) {
   const std::int64_t rows = dims.time * dims.batch;
   const std::int64_t gates = kNumGates * dims.size;
-  for (std::int64_t head = 0; head < dims.heads; ++head) {
-    cpu::gemm(true, false, gates, dims.size, rows, C{1},
-              scratch.dgates.data<C>() + head * rows * gates, gates,
-              scratch.h_previous.data<C>() + head * rows * dims.size, dims.size, C{1},
-              dr.data<C>() + head * gates * dims.size, dims.size);
+  const auto range = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t head = begin; head < end; ++head) {
+      cpu::gemm(true, false, gates, dims.size, rows, C{1},
+                scratch.dgates.data<C>() + head * rows * gates, gates,
+                scratch.h_previous.data<C>() + head * rows * dims.size, dims.size, C{1},
+                dr.data<C>() + head * gates * dims.size, dims.size);
+    }
+  };
+  if (dims.heads < num_threads()) {
+    range(0, dims.heads);
+  } else {
+    const std::int64_t work = rows * gates * dims.size;
+    parallel_for(dims.heads, cpu::kElementwiseGrain / work + 1, range);
   }
 }
 
