@@ -63,16 +63,21 @@ void dispatch_norm_shape(const NormShape& shape, F&& f) {
   return f.template operator()<1, 16>();
 }
 
-/// Sum over the row's lanes; every lane gets it. All threads of the block must take part.
+/// Waits for the threads of the own row, which are whole warps: rows do not wait for each other.
+__device__ __forceinline__ void row_barrier(int lanes) {
+  asm volatile("bar.sync %0, %1;" ::"r"(static_cast<int>(threadIdx.y) + 1), "r"(lanes) : "memory");
+}
+
+/// Sum over the row's lanes; every lane gets it. All threads of the row must take part.
 __device__ __forceinline__ float row_sum(float x) {
   __shared__ float partial[kNormThreads / kWarp];
   const int lanes = static_cast<int>(blockDim.x);
   x = group_sum(x, min(lanes, kWarp));
   if (lanes <= kWarp) return x;
   const int row_warp = static_cast<int>(threadIdx.y) * lanes / kWarp;
-  __syncthreads();  // the sums of the call before have been read
+  row_barrier(lanes);  // the sums of the call before have been read
   if (threadIdx.x % kWarp == 0) partial[row_warp + threadIdx.x / kWarp] = x;
-  __syncthreads();
+  row_barrier(lanes);
   float sum = 0.0f;
   for (int w = 0; w < lanes / kWarp; ++w) sum += partial[row_warp + w];
   return sum;

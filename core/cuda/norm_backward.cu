@@ -23,7 +23,7 @@ struct NormBackward {
 // A block serves one group and every parts-th set of its rows, so that each thread sums the weight
 // gradient of its own columns in registers.
 template <class T, int kWidth, int kVectors>
-__global__ void __launch_bounds__(kNormThreads, kWidth* kVectors <= 16 ? 3 : 1)
+__global__ void __launch_bounds__(kNormThreads, kVectors <= 2 || kWidth * kVectors <= 4 ? 3 : 1)
     norm_bwd_kernel(NormBackward<T> p) {
   extern __shared__ float combined[];
   const std::int64_t group = blockIdx.x % p.groups;
