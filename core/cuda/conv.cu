@@ -16,7 +16,9 @@ namespace {
 // inputs in registers. Kernels of K taps run as the next larger kTaps with zero weights in front.
 constexpr int kLanes = 32;
 constexpr int kChunksPerBlock = 8;
-constexpr int kAhead = 4;  // tokens read together, so that their loads overlap
+// Tokens read together, so that their loads overlap; the backward has fewer registers to spare.
+constexpr int kForwardAhead = 8;
+constexpr int kBackwardAhead = 4;
 
 template <class T>
 struct Conv {
@@ -27,46 +29,55 @@ struct Conv {
   float *dweight, *dbias;  // partial sums of the backward
   std::int64_t batch, length, channels;
   std::int64_t taps;
-  std::int64_t chunk;  // tokens a thread walks over, a multiple of kAhead
+  std::int64_t chunk;  // tokens a thread walks over
 };
 
-// A thread's channels in one chunk of one sequence.
+// A thread's channels in one chunk of one sequence. Token indices are ints: a sequence is shorter
+// than 2^31, and multiplying them by the row's length then takes one instruction.
 template <class T, int kWidth, int kTaps>
 struct Walk {
+  using Values = Packet<T, kWidth>;
   const Conv<T>& p;
-  std::int64_t channel, sequence, begin, end;
+  std::int64_t channel, sequence;
+  std::int64_t row;  // offset of the sequence's first token at the channel
+  int begin, end, length, stride;
 
   __device__ Walk(const Conv<T>& conv, std::int64_t first_channel, std::int64_t chunk_index)
       : p(conv), channel(first_channel) {
     const std::int64_t chunks = (p.length + p.chunk - 1) / p.chunk;
-    sequence = chunk_index / chunks;
-    begin = chunk_index % chunks * p.chunk;
-    end = min(begin + p.chunk, p.length);
+    length = static_cast<int>(p.length);
+    stride = static_cast<int>(p.channels);
+    begin = static_cast<int>(chunk_index % chunks * p.chunk);
+    end = min(begin + static_cast<int>(p.chunk), length);
+    set_sequence(chunk_index / chunks);
+  }
+  __device__ void set_sequence(std::int64_t index) {
+    sequence = index;
+    row = sequence * p.length * p.channels + channel;
   }
   __device__ bool inside() const { return channel < p.channels && sequence < p.batch; }
-  __device__ bool is_start(std::int64_t t) const {
-    return p.reset != nullptr && t >= 0 && t < p.length && p.reset[sequence * p.length + t] != 0;
+  __device__ bool is_start(int t) const {
+    return p.reset != nullptr && t >= 0 && t < length && p.reset[sequence * p.length + t] != 0;
   }
-  // Row t of a (B,S,C) tensor; zeros outside the sequence.
-  __device__ void get(const T* from, std::int64_t t, float (&to)[kWidth]) const {
-    if (t >= 0 && t < p.length) {
-      load(from + (sequence * p.length + t) * p.channels + channel, to);
-    } else {
-#pragma unroll
-      for (int e = 0; e < kWidth; ++e) to[e] = 0.0f;
+  // Row t of a (B,S,C) tensor as stored; zeros outside the sequence.
+  __device__ Values get(const T* from, int t) const {
+    Values values{};
+    if (t >= 0 && t < length) {
+      values = *reinterpret_cast<const Values*>(from + row + std::int64_t{t} * stride);
     }
+    return values;
   }
-  __device__ void put(T* to, std::int64_t t, const float (&from)[kWidth]) const {
-    store(to + (sequence * p.length + t) * p.channels + channel, from);
+  __device__ void put(T* to, int t, const float (&from)[kWidth]) const {
+    store(to + row + std::int64_t{t} * stride, from);
   }
   // Input t; before the sequence, the window's.
-  __device__ void get_input(std::int64_t t, float (&to)[kWidth]) const {
+  __device__ Values get_input(int t) const {
     const std::int64_t slot = t + p.taps - 1;
     if (t < 0 && slot >= 0 && p.window != nullptr) {
-      load(p.window + (sequence * (p.taps - 1) + slot) * p.channels + channel, to);
-    } else {
-      get(p.x, t, to);
+      return *reinterpret_cast<const Values*>(
+          p.window + (sequence * (p.taps - 1) + slot) * p.channels + channel);
     }
+    return get(p.x, t);
   }
   // Weight j of kTaps, and the bias.
   __device__ void get_weights(float (&w)[kTaps][kWidth], float (&b)[kWidth]) const {
@@ -92,11 +103,14 @@ template <int kWidth, int kTaps>
 struct Recent {
   float at[kTaps][kWidth] = {};
 
-  __device__ void push(const float (&value)[kWidth]) {
+  template <class Values>
+  __device__ void push(const Values& values) {
 #pragma unroll
     for (int j = 0; j < kTaps; ++j) {
 #pragma unroll
-      for (int e = 0; e < kWidth; ++e) at[j][e] = j + 1 < kTaps ? at[j + 1][e] : value[e];
+      for (int e = 0; e < kWidth; ++e) {
+        at[j][e] = j + 1 < kTaps ? at[j + 1][e] : to_float(values.at[e]);
+      }
     }
   }
   __device__ void clear() {
@@ -119,11 +133,9 @@ template <class T, int kWidth, int kTaps>
 __device__ void read_past(const Walk<T, kWidth, kTaps>& walk, Recent<kWidth, kTaps>& x) {
 #pragma unroll
   for (int i = 1; i < kTaps; ++i) {
-    const std::int64_t t = walk.begin - kTaps + i;
-    float value[kWidth];
-    walk.get_input(t, value);
+    const int t = walk.begin - kTaps + i;
     if (walk.is_start(t)) x.clear();
-    x.push(value);
+    x.push(walk.get_input(t));
   }
 }
 
@@ -137,16 +149,16 @@ __global__ void __launch_bounds__(kLanes* kChunksPerBlock) conv_silu_fwd_kernel(
   walk.get_weights(w, bias);
   Recent<kWidth, kTaps> x;
   read_past(walk, x);
-  for (std::int64_t first = walk.begin; first < walk.end; first += kAhead) {
-    float next[kAhead][kWidth];
-    bool starts[kAhead];
+  for (int first = walk.begin; first < walk.end; first += kForwardAhead) {
+    Packet<T, kWidth> next[kForwardAhead];
+    bool starts[kForwardAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      walk.get(p.x, first + i, next[i]);
+    for (int i = 0; i < kForwardAhead; ++i) {
+      next[i] = walk.get(p.x, first + i);
       starts[i] = walk.is_start(first + i);
     }
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
+    for (int i = 0; i < kForwardAhead; ++i) {
       if (starts[i]) x.clear();
       x.push(next[i]);
       float y[kWidth];
@@ -189,29 +201,28 @@ __device__ void differentiate(const Walk<T, kWidth, kTaps>& walk, float (&dw)[kT
   read_past(walk, x);
   Recent<kWidth, kTaps> dx;  // what the recent tokens have received so far
   int age = kTaps;           // tokens since the document's start, as far as it matters
-  const float zero[kWidth] = {};
-  for (std::int64_t first = walk.begin; first < walk.end + kTaps - 1; first += kAhead) {
-    float next[kAhead][kWidth];
-    float dy[kAhead][kWidth];
-    bool starts[kAhead];
+  for (int first = walk.begin; first < walk.end + kTaps - 1; first += kBackwardAhead) {
+    Packet<T, kWidth> next[kBackwardAhead];
+    Packet<T, kWidth> dy[kBackwardAhead];
+    bool starts[kBackwardAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      walk.get(p.x, first + i, next[i]);
-      walk.get(p.dy, first + i, dy[i]);
+    for (int i = 0; i < kBackwardAhead; ++i) {
+      next[i] = walk.get(p.x, first + i);
+      dy[i] = walk.get(p.dy, first + i);
       starts[i] = walk.is_start(first + i);
     }
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
+    for (int i = 0; i < kBackwardAhead; ++i) {
       const bool own = first + i < walk.end;
       if (starts[i]) x.clear();
       age = starts[i] ? 0 : min(age + 1, kTaps);
       x.push(next[i]);
-      dx.push(zero);
+      dx.push(Packet<float, kWidth>{});
 #pragma unroll
       for (int e = 0; e < kWidth; ++e) {
         const float pre = bias[e] + x.dot(w, e);
         const float sigma = fast_sigmoid(pre);
-        const float d = dy[i][e] * (sigma + pre * sigma * (1.0f - sigma));
+        const float d = to_float(dy[i].at[e]) * (sigma + pre * sigma * (1.0f - sigma));
         if (own) db[e] += d;
 #pragma unroll
         for (int j = 0; j < kTaps; ++j) {
@@ -219,7 +230,7 @@ __device__ void differentiate(const Walk<T, kWidth, kTaps>& walk, float (&dw)[kT
           if (kTaps - 1 - j <= age) dx.at[j][e] += w[j][e] * d;
         }
       }
-      const std::int64_t complete = first + i - (kTaps - 1);
+      const int complete = first + i - (kTaps - 1);
       if (p.dx != nullptr && complete >= walk.begin && complete < walk.end)
         walk.put(p.dx, complete, dx.at[0]);
     }
@@ -258,14 +269,13 @@ __global__ void __launch_bounds__(kLanes* kChunksPerBlock) conv_window_kernel(Co
   const std::int64_t channel = std::int64_t{blockIdx.x} * kLanes * kChunksPerBlock + threadIdx.x;
   if (channel >= p.channels) return;
   Walk<T, 1, 1> walk(p, channel, 0);
-  walk.sequence = blockIdx.y / slots;
-  const std::int64_t t = p.length - slots + blockIdx.y % slots;
-  float value[1];
-  walk.get_input(t, value);
-  for (std::int64_t later = max(t + 1, std::int64_t{0}); later < p.length; ++later) {
-    if (walk.is_start(later)) value[0] = 0.0f;
+  walk.set_sequence(blockIdx.y / slots);
+  const int t = static_cast<int>(p.length - slots + blockIdx.y % slots);
+  Packet<T, 1> value = walk.get_input(t);
+  for (int later = max(t + 1, 0); later < walk.length; ++later) {
+    if (walk.is_start(later)) value = Packet<T, 1>{};
   }
-  last[blockIdx.y * p.channels + channel] = from_float<T>(value[0]);
+  last[blockIdx.y * p.channels + channel] = value.at[0];
 }
 
 template <class F>
@@ -292,6 +302,7 @@ Conv<T> describe(const Stream& stream, const Tensor& x, const Tensor& weight, co
   p.length = x.dim(1);
   p.channels = x.dim(2);
   p.taps = weight.dim(1);
+  CAROUSEL_CHECK(p.length < INT32_MAX / 2 && p.channels < INT32_MAX, "[conv_silu] x {}", x.shape());
   // Long chunks read their surroundings seldom; short ones make enough threads for the device.
   constexpr std::int64_t kThreadsWanted = 2048;
   const std::int64_t threads = kThreadsWanted * stream.info().multiprocessors;
