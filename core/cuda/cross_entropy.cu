@@ -28,22 +28,30 @@ __device__ __forceinline__ void for_row(const T* row, std::int64_t n, Vector&& v
   if (tail < n) scalar(tail);
 }
 
-// cap·tanh(x/cap), or x. tanh by one 2^x and one division, without fast_tanh's care for relative
-// accuracy near zero: what counts is z's absolute error, below 3e-7·cap.
+// z = x.
+struct NoCap {
+  __device__ float operator()(float x) const { return x; }
+  __device__ float slope(float) const { return 1.0f; }
+};
+// z = cap·tanh(x/cap), by one 2^x and one division, without fast_tanh's care for relative accuracy
+// near zero: what counts is z's absolute error, below 3e-7·cap.
 struct Cap {
-  float cap, inverse;
+  float cap, scale;  // scale = 2/cap
   __device__ float operator()(float x) const {
-    return cap > 0.0f ? cap - __fdividef(2.0f * cap, __expf(2.0f * inverse * x) + 1.0f) : x;
+    return cap - __fdividef(2.0f * cap, __expf(scale * x) + 1.0f);
   }
-  // dz/dx from z: without a cap 1 − (z·0)².
+  // dz/dx from z.
   __device__ float slope(float z) const {
-    const float t = z * inverse;
+    const float t = 0.5f * scale * z;
     return 1.0f - t * t;
   }
-  static Cap of(double cap) {
-    return {static_cast<float>(cap), cap > 0 ? static_cast<float>(1.0 / cap) : 0.0f};
-  }
 };
+
+template <class F>
+void dispatch_cap(double cap, F&& f) {
+  if (cap > 0) return f(Cap{static_cast<float>(cap), static_cast<float>(2.0 / cap)});
+  f(NoCap{});
+}
 
 // max and Σ e^{z − max} of some of a row's logits.
 class Softmax {
@@ -77,10 +85,10 @@ class Softmax {
   __device__ float finite_max() const { return max == -INFINITY ? 0.0f : max; }
 };
 
-template <class T>
+template <class T, class C>
 __global__ void __launch_bounds__(kMaxThreads)
     cross_entropy_fwd_kernel(const T* logits, const std::int32_t* target, float* loss, float* lse,
-                             std::uint8_t* correct, std::int64_t vocabulary, Cap cap) {
+                             std::uint8_t* correct, std::int64_t vocabulary, C cap) {
   constexpr int kN = kVector<T>;
   const T* row = logits + blockIdx.x * vocabulary;
   Softmax softmax;
@@ -120,10 +128,10 @@ __global__ void __launch_bounds__(kMaxThreads)
   if (correct != nullptr) correct[blockIdx.x] = at != kIgnoreTarget && chosen == softmax.max;
 }
 
-template <class T>
+template <class T, class C>
 __global__ void __launch_bounds__(kMaxThreads)
     cross_entropy_bwd_kernel(const T* logits, const std::int32_t* target, const float* lse,
-                             const float* dloss, T* dlogits, std::int64_t vocabulary, Cap cap) {
+                             const float* dloss, T* dlogits, std::int64_t vocabulary, C cap) {
   constexpr int kN = kVector<T>;
   const T* row = logits + blockIdx.x * vocabulary;
   T* out = dlogits + blockIdx.x * vocabulary;
@@ -158,12 +166,14 @@ unsigned threads_for(std::int64_t vocabulary) {
 
 void cross_entropy_forward(const CrossEntropyForwardArgs& args) {
   dispatch_floating("cross_entropy_fwd", args.logits.dtype(), [&]<class T>() {
-    const std::int64_t vocabulary = args.logits.dim(1);
-    launch("cross_entropy_fwd", Stream(args.loss.device()),
-           {grid_size(args.logits.dim(0), 1), threads_for<T>(vocabulary)},
-           cross_entropy_fwd_kernel<T>, data<T>(args.logits), data<std::int32_t>(args.target),
-           data<float>(args.loss), data<float>(args.lse), data_or_null<std::uint8_t>(args.correct),
-           vocabulary, Cap::of(args.cap));
+    dispatch_cap(args.cap, [&]<class C>(const C& cap) {
+      const std::int64_t vocabulary = args.logits.dim(1);
+      launch("cross_entropy_fwd", Stream(args.loss.device()),
+             {grid_size(args.logits.dim(0), 1), threads_for<T>(vocabulary)},
+             cross_entropy_fwd_kernel<T, C>, data<T>(args.logits), data<std::int32_t>(args.target),
+             data<float>(args.loss), data<float>(args.lse),
+             data_or_null<std::uint8_t>(args.correct), vocabulary, cap);
+    });
   });
 }
 
@@ -178,10 +188,12 @@ void cross_entropy_backward(const CrossEntropyBackwardArgs& args) {
                 16 ==
             0,
         "[cross_entropy_bwd] logits and dlogits are aligned differently");
-    launch("cross_entropy_bwd", Stream(args.dlogits.device()),
-           {grid_size(args.logits.dim(0), 1), threads_for<T>(vocabulary)},
-           cross_entropy_bwd_kernel<T>, logits, data<std::int32_t>(args.target),
-           data<float>(args.lse), data<float>(args.dloss), dlogits, vocabulary, Cap::of(args.cap));
+    dispatch_cap(args.cap, [&]<class C>(const C& cap) {
+      launch("cross_entropy_bwd", Stream(args.dlogits.device()),
+             {grid_size(args.logits.dim(0), 1), threads_for<T>(vocabulary)},
+             cross_entropy_bwd_kernel<T, C>, logits, data<std::int32_t>(args.target),
+             data<float>(args.lse), data<float>(args.dloss), dlogits, vocabulary, cap);
+    });
   });
 }
 
