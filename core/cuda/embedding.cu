@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kThreads) positions_kernel(std::int32_t* out, 
 // each, long ones a block's, found from the positions at multiples of kLongRun: each long run holds
 // one.
 constexpr int kLongRun = 32;
-constexpr int kWarps = kThreads / kWarp;
+constexpr int kWarps = kThreads / kWarp;  // short runs of a block
+constexpr int kLongWarps = 32;            // warps that share a long run
 
 // The end of the run of ids[first], by doubling steps and then halving them.
 __device__ std::int64_t end_of_run(const std::int32_t* ids, std::int64_t first,
@@ -108,9 +109,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Each warp takes every kWarps-th token in order; the warps are added in order.
+// Each warp takes every kLongWarps-th token in order; the warps are added in order.
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kLongWarps* kWarp)
     embedding_bwd_long_kernel(const std::int32_t* ids, const std::int32_t* tokens, const T* dout,
                               float* dweight, std::int64_t count, std::int64_t width) {
   const std::int64_t position = std::int64_t{blockIdx.x} * kLongRun;
@@ -124,8 +125,8 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t column = (std::int64_t{blockIdx.y} * kWarp + lane) * N;
   float sum[N] = {};
-  if (column < width) add_rows(tokens, first + warp, end, kWarps, dout, width, column, sum);
-  __shared__ float partial[kWarps][kWarp][N + 1];  // + 1 spreads the banks
+  if (column < width) add_rows(tokens, first + warp, end, kLongWarps, dout, width, column, sum);
+  __shared__ float partial[kLongWarps][kWarp][N + 1];  // + 1 spreads the banks
 #pragma unroll
   for (int e = 0; e < N; ++e) partial[warp][lane][e] = sum[e];
   __syncthreads();
@@ -134,7 +135,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int e = 0; e < N; ++e) {
     float total = to[e];
-    for (int w = 0; w < kWarps; ++w) total += partial[w][lane][e];
+    for (int w = 0; w < kLongWarps; ++w) total += partial[w][lane][e];
     to[e] = total;
   }
 }
@@ -184,7 +185,7 @@ void embedding_backward(const EmbeddingBackwardArgs& args) {
       launch("embedding_bwd_short", stream, {grid_size(count, kWarps), kThreads},
              embedding_bwd_short_kernel<T, N>, ids, tokens, dout, dweight, count, width);
       launch("embedding_bwd_long", stream,
-             {dim3(grid_size(count, kLongRun), grid_size(width, kWarp * N)), kThreads},
+             {dim3(grid_size(count, kLongRun), grid_size(width, kWarp * N)), kLongWarps * kWarp},
              embedding_bwd_long_kernel<T, N>, ids, tokens, dout, dweight, count, width);
     };
     if (width % kVector<T> == 0 && aligned16(dout, data<float>(args.dweight))) {
