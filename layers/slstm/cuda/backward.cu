@@ -10,12 +10,65 @@
 namespace carousel::slstm {
 namespace {
 
+__device__ __forceinline__ void copy_async(float* shared, const float* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+               "l"(global));
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
+/// Waits for all but the last n committed groups of this thread's copies.
+template <int n>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+}
+
+// What the forward saved of one element, on its way from device memory: a ring of kStepsAhead steps
+// in shared memory, which costs no registers. Only the element's own thread reads it.
+template <class T>
+class SavedRing {
+ public:
+  __device__ SavedRing(float* ring, int element, int elements)
+      : ring_(ring + element), elements_(elements) {}
+
+  /// Starts the copies of the element's step.
+  __device__ void fetch(const BackwardPointers<T>& p, const Element& e) const {
+    float* to = slot(e.t);
+    const float* gates = p.gates + e.step_of(kNumGates);
+#pragma unroll
+    for (int g = 0; g < kNumGates; ++g) copy_async(to + g * elements_, gates + g * p.n.size);
+    copy_async(to + 4 * elements_, p.forget_slope + e.step);
+    if (e.t > 0) {
+      const float* before = p.states + e.later(p.n, -1).step_of(2);
+      copy_async(to + 5 * elements_, before);
+      copy_async(to + 6 * elements_, before + p.n.size);
+    } else {
+      const ElementState<float> initial = p.state_before(e);
+      to[5 * elements_] = initial.c;
+      to[6 * elements_] = initial.n;
+    }
+  }
+  /// The step, once its copies have arrived; dh and the start flag are the caller's to read.
+  __device__ SavedStep<T> get(int t) const {
+    const float* from = slot(t);
+    SavedStep<T> s;
+    s.gate = {from[0], from[elements_], from[2 * elements_], from[3 * elements_],
+              from[4 * elements_]};
+    s.before = {from[5 * elements_], from[6 * elements_], 0.0f};
+    return s;
+  }
+
+ private:
+  __device__ float* slot(int t) const { return ring_ + t % kStepsAhead * kSavedFloats * elements_; }
+  float* ring_;
+  int elements_;
+};
+
 // One cluster: one head, kRows batch rows, all time steps backwards. In each step a block
 // differentiates its own slice of dimensions, multiplies their gate gradients with its rows of R,
 // and hands every block that block's slice of the partial dh; the owner adds the partials up in
 // order.
-template <class T, int kRows>
-__global__ void __launch_bounds__(kMaxThreads)
+template <class T, int kRows, int kThreads>
+__global__ void __launch_bounds__(kThreads)
     slstm_bwd_kernel(BackwardPointers<T> p, ResidentPlan plan) {
   extern __shared__ float shared[];
   const int thread = static_cast<int>(threadIdx.x);
@@ -24,6 +77,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   float* const dgates = shared;                         // (kRows, segments of 4·slice)
   float* const partials = shared + kRows * row_stride;  // (2, cluster, kRows, slice)
   const int partials_size = plan.cluster * kRows * plan.slice;
+  const int elements = kRows * plan.slice;
   const int rank = static_cast<int>(blockIdx.x) % plan.cluster;
   const std::int64_t unit = blockIdx.x / static_cast<unsigned>(plan.cluster);
   const std::int64_t head = unit % p.n.heads;
@@ -56,26 +110,39 @@ __global__ void __launch_bounds__(kMaxThreads)
   float dh = 0.0f;  // from the step after
   float dc = 0.0f;
   float dn = 0.0f;
+  const SavedRing<T> ring(partials + 2 * partials_size, active ? thread : 0, elements);
   Element at(p.n, sequence, head, dim, p.n.time - 1);
-  SavedStep saved;
   ElementState<float> after{};
+  T dh_out{};
+  std::uint8_t start = 0;
   if (active) {
     if (p.dh_last != nullptr) {
       dh = p.dh_last[at.state];
       dc = p.dc_last[at.state];
       dn = p.dn_last[at.state];
     }
-    saved = SavedStep::read(p, at);
     after = p.state_after(at);
+    dh_out = p.dh[at.token];
+    start = p.start(at);
+  }
+#pragma unroll
+  for (int steps = 0; steps < kStepsAhead - 1; ++steps) {
+    if (active && at.t >= steps) ring.fetch(p, at.later(p.n, -steps));
+    commit_copies();
   }
   for (int i = thread; i < kRows * row_stride; i += static_cast<int>(blockDim.x)) dgates[i] = 0.0f;
   cluster_barrier(plan.cluster);
 
   for (std::int64_t t = p.n.time - 1; t >= 0; --t) {
-    const bool starts = saved.starts;
+    if (active && at.t >= kStepsAhead - 1) ring.fetch(p, at.later(p.n, 1 - kStepsAhead));
+    commit_copies();
+    wait_copies<kStepsAhead - 1>();
+    const bool starts = start != 0;
     if (active) {
-      const ElementGradients<float> d =
-          step_backward(saved.gate, after, saved.before, saved.dh + dh, dc, dn);
+      SavedStep<T> saved = ring.get(at.t);
+      saved.dh = dh_out;
+      saved.start = start;
+      const ElementGradients<float> d = saved.differentiate(after, dh, dc, dn);
       const float gradients[kNumGates] = {d.i, d.f, d.z, d.o};
 #pragma unroll
       for (int g = 0; g < kNumGates; ++g) {
@@ -84,11 +151,11 @@ __global__ void __launch_bounds__(kMaxThreads)
       }
       after = saved.before;
       if (t > 0) {
+        // Read a step ahead of their use, and called into the L2 cache long before.
         at = at.later(p.n, -1);
-        // A start's state before it is zero; the step before still ended in its own.
-        if (starts) after = p.state_after(at);
-        saved = SavedStep::read(p, at);  // a step ahead of its use
-        if (t > kPrefetch) SavedStep::call(p, at.later(p.n, 1 - kPrefetch));
+        dh_out = p.dh[at.token];
+        start = p.start(at);
+        if (at.t >= kPrefetch) prefetch(p.dh + at.later(p.n, -kPrefetch).token);
       }
     }
     __syncthreads();
@@ -127,9 +194,17 @@ void run_resident(const cuda::Stream& stream, const BackwardPointers<T>& p,
                                 .shared_bytes = backward_shared_bytes(plan),
                                 .cluster = static_cast<unsigned>(plan.cluster)};
   const auto run = [&](auto kernel) { cuda::launch("slstm_bwd", stream, shape, kernel, p, plan); };
-  if (plan.rows == 1) return run(slstm_bwd_kernel<T, 1>);
-  if (plan.rows == 2) return run(slstm_bwd_kernel<T, 2>);
-  run(slstm_bwd_kernel<T, 4>);
+  // Small blocks leave each thread twice the registers.
+  const auto run_rows = [&]<int kRows>() {
+    if (plan.backward_threads <= kMaxThreads / 2) {
+      run(slstm_bwd_kernel<T, kRows, kMaxThreads / 2>);
+    } else {
+      run(slstm_bwd_kernel<T, kRows, kMaxThreads>);
+    }
+  };
+  if (plan.rows == 1) return run_rows.template operator()<1>();
+  if (plan.rows == 2) return run_rows.template operator()<2>();
+  run_rows.template operator()<4>();
 }
 
 void backward(const CellBackwardArgs& caller) {

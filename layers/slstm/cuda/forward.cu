@@ -13,40 +13,43 @@ namespace {
 template <class T>
 class Cell {
  public:
-  __device__ Cell(const ForwardPointers<T>& p, const Element& first, bool active) : at_(first) {
+  /// `first` is the element at step 0.
+  __device__ Cell(const ForwardPointers<T>& p, const Element& first, bool active)
+      : at_(first.later(p.n, -1)) {
     if (!active) return;
-    state_ = p.initial_state(at_);
+    state_ = p.initial_state(first);
 #pragma unroll
-    for (int g = 0; g < kNumGates; ++g) bias_[g] = p.bias(at_, g);
-    for (int steps = 0; steps < kPrefetch; ++steps) call_inputs(p, at_.later(p.n, steps));
-    read(p, at_);
+    for (int g = 0; g < kNumGates; ++g) bias_[g] = p.bias(first, g);
+    for (int steps = 0; steps < kPrefetch; ++steps) call_inputs(p, first.later(p.n, steps));
+    read(p, first);
   }
 
   /// Goes one step on; returns its h. products[g · stride] is R·h of the step before.
   __device__ float advance(const ForwardPointers<T>& p, const float* products, int stride) {
+    const bool starts = start_ != 0;
     float pre[kNumGates];
 #pragma unroll
     for (int g = 0; g < kNumGates; ++g) {
-      pre[g] = x_[g] + bias_[g] + (starts_ ? 0.0f : products[g * stride]);
+      pre[g] = cuda::to_float(x_[g]) + bias_[g] + (starts ? 0.0f : products[g * stride]);
     }
-    if (starts_) state_ = {0.0f, 0.0f, -INFINITY};
+    if (starts) state_ = {0.0f, 0.0f, -INFINITY};
+    at_ = at_.later(p.n, 1);
     read(p, at_.later(p.n, 1));
     call_inputs(p, at_.later(p.n, kPrefetch));
     gate_ = step<DeviceMath>(pre[0], pre[1], pre[2], pre[3], state_);
-    return __fdividef(gate_.o * state_.c, state_.n);
+    h_ = __fdividef(gate_.o * state_.c, state_.n);
+    return h_;
   }
-  /// Writes the results of the step that advance() made.
-  __device__ void save(const ForwardPointers<T>& p, float h) {
-    p.save(at_, h, gate_, state_);
-    at_ = at_.later(p.n, 1);
-  }
+  /// Writes the results of the step that advance() made last.
+  __device__ void save(const ForwardPointers<T>& p) const { p.save(at_, h_, gate_, state_); }
 
  private:
+  // As stored: a conversion would wait for the value.
   __device__ void read(const ForwardPointers<T>& p, const Element& e) {
     if (e.t >= p.n.time) return;
 #pragma unroll
-    for (int g = 0; g < kNumGates; ++g) x_[g] = cuda::to_float(p.x[g][e.token]);
-    starts_ = p.starts(e);
+    for (int g = 0; g < kNumGates; ++g) x_[g] = p.x[g][e.token];
+    start_ = p.start(e);
   }
   __device__ void call_inputs(const ForwardPointers<T>& p, const Element& e) const {
     if (e.t >= p.n.time) return;
@@ -58,8 +61,9 @@ class Cell {
   ElementState<float> state_{0.0f, 0.0f, -INFINITY};
   ElementGates<float> gate_{};
   float bias_[kNumGates] = {};
-  float x_[kNumGates] = {};
-  bool starts_ = false;
+  float h_ = 0.0f;
+  T x_[kNumGates] = {};
+  std::uint8_t start_ = 0;
 };
 
 // One cluster: one head, kRows batch rows, all time steps. In each step the block multiplies its
@@ -114,6 +118,8 @@ __global__ void __launch_bounds__(kMaxThreads)
 
   for (std::int64_t t = 0; t < p.n.time; ++t) {
     const int now = static_cast<int>(t % 2);
+    // While the multiplications run; behind the barrier, nobody waits for it.
+    if (active && t > 0) cell.save(p);
     float sum[kRows][4];
     float result[4];
     multiply_segment(weights, h_buffers + now * kRows * row_stride + lane * kSegmentStride,
@@ -131,10 +137,10 @@ __global__ void __launch_bounds__(kMaxThreads)
       const float h = cell.advance(p, products + row * kNumGates * plan.slice + local, plan.slice);
       float* to = h_buffers + ((1 - now) * kRows + row) * row_stride + segment_offset(dim);
       for (int peer = 0; peer < plan.cluster; ++peer) *in_block(to, peer, plan.cluster) = h;
-      cell.save(p, h);
     }
     cluster_barrier(plan.cluster);
   }
+  if (active) cell.save(p);
 }
 
 template <class T>

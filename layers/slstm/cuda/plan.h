@@ -19,6 +19,8 @@ inline constexpr int kSegmentStride =
                                          ///< 8 lanes then read 16 bytes each from all 32 banks
 inline constexpr int kMaxThreads = 512;  ///< 64 registers of R and as many for the rest
 inline constexpr int kMaxCluster = 8;    ///< the portable limit
+inline constexpr int kSavedFloats = 7;   ///< what the backward reads of an element and step, …
+inline constexpr int kStepsAhead = 4;    ///< … copied to shared memory in as many steps at once
 inline constexpr int kMaxRows = 4;       ///< batch rows of a cluster
 
 struct ResidentPlan {
@@ -86,7 +88,8 @@ inline std::size_t forward_shared_bytes(const ResidentPlan& plan) {
 inline std::size_t backward_shared_bytes(const ResidentPlan& plan) {
   const int gates = plan.rows * plan.backward_lanes * kSegmentStride;
   const int partials = 2 * plan.cluster * plan.rows * plan.slice;
-  return sizeof(float) * static_cast<unsigned>(gates + partials);
+  const int saved = kStepsAhead * kSavedFloats * plan.rows * plan.slice;
+  return sizeof(float) * static_cast<unsigned>(gates + partials + saved);
 }
 
 }  // namespace carousel::slstm

@@ -83,9 +83,9 @@ struct ForwardPointers {
     forget_slope = args.forget_slope.data_or_null<float>();
   }
 
-  /// True if a document starts at the element's step.
-  __device__ bool starts(const Element& e) const {
-    return reset != nullptr && reset[e.sequence * n.time + e.t] != 0;
+  /// Non-zero if a document starts at the element's step.
+  __device__ std::uint8_t start(const Element& e) const {
+    return reset == nullptr ? std::uint8_t{0} : reset[e.sequence * n.time + e.t];
   }
   __device__ ElementState<float> initial_state(const Element& e) const {
     if (h0 == nullptr) return {0.0f, 0.0f, -INFINITY};
@@ -145,16 +145,16 @@ struct BackwardPointers {
     dn0 = args.dn0.data_or_null<float>();
   }
 
-  __device__ bool starts(const Element& e) const {
-    return reset != nullptr && reset[e.sequence * n.time + e.t] != 0;
+  __device__ std::uint8_t start(const Element& e) const {
+    return reset == nullptr ? std::uint8_t{0} : reset[e.sequence * n.time + e.t];
   }
   /// c and n after the element's step.
   __device__ ElementState<float> state_after(const Element& e) const {
     const float* at = states + e.step_of(2);
     return {at[0], at[n.size], 0.0f};
   }
-  __device__ ElementState<float> state_before(const Element& e, bool starts_here) const {
-    if (starts_here) return {0.0f, 0.0f, 0.0f};
+  /// c and n after the step before, as if no document started in between.
+  __device__ ElementState<float> state_before(const Element& e) const {
     if (e.t > 0) return state_after(e.later(n, -1));
     if (c0 == nullptr) return {0.0f, 0.0f, 0.0f};
     return {c0[e.state], n0[e.state], 0.0f};
@@ -164,34 +164,31 @@ struct BackwardPointers {
   }
 };
 
-/// What the backward of one element's step reads.
+/// What the backward of one element's step reads, as stored.
+template <class T>
 struct SavedStep {
   ElementGates<float> gate{};
-  ElementState<float> before{};
-  float dh = 0.0f;
-  bool starts = false;
+  ElementState<float> before{};  ///< not to be used where a document starts
+  T dh{};
+  std::uint8_t start = 0;
 
-  template <class T>
   __device__ static SavedStep read(const BackwardPointers<T>& p, const Element& e) {
     SavedStep s;
     const float* gates = p.gates + e.step_of(kNumGates);
     s.gate = {gates[0], gates[p.n.size], gates[2 * p.n.size], gates[3 * p.n.size],
               p.forget_slope[e.step]};
-    s.starts = p.starts(e);
-    s.before = p.state_before(e, s.starts);
-    s.dh = cuda::to_float(p.dh[e.token]);
+    s.before = p.state_before(e);
+    s.dh = p.dh[e.token];
+    s.start = p.start(e);
     return s;
   }
-  /// Calls what read() will want into the L2 cache.
-  template <class T>
-  __device__ static void call(const BackwardPointers<T>& p, const Element& e) {
-    const float* gates = p.gates + e.step_of(kNumGates);
-    for (int g = 0; g < kNumGates; ++g) prefetch(gates + g * p.n.size);
-    const float* states = p.states + e.step_of(2);
-    prefetch(states);
-    prefetch(states + p.n.size);
-    prefetch(p.forget_slope + e.step);
-    prefetch(p.dh + e.token);
+  /// One step backwards (see step_backward in pointwise.h): dh, dc and dn are what came from the
+  /// step after; dc and dn become those of the step before.
+  __device__ ElementGradients<float> differentiate(const ElementState<float>& after,
+                                                   float dh_recurrent, float& dc, float& dn) const {
+    const ElementState<float> zero{0.0f, 0.0f, 0.0f};
+    return step_backward(gate, after, start != 0 ? zero : before, cuda::to_float(dh) + dh_recurrent,
+                         dc, dn);
   }
 };
 

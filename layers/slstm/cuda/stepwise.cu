@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads)
   if (i >= p.n.batch * p.n.heads * p.n.size) return;
   const Element e = element(p.n, i, t);
   ElementState<float> state{at.c[i], at.n[i], at.m[i]};
-  const bool starts = p.starts(e);
+  const bool starts = p.start(e) != 0;
   if (starts) state = {0.0f, 0.0f, -INFINITY};
   float pre[kNumGates];
 #pragma unroll
@@ -75,12 +75,11 @@ __global__ void __launch_bounds__(kThreads)
     dh = given ? p.dh_last[i] : 0.0f;
     at.c[i] = given ? p.dc_last[i] : 0.0f;
     at.n[i] = given ? p.dn_last[i] : 0.0f;
-  } else if (p.starts(e.later(p.n, 1))) {
+  } else if (p.start(e.later(p.n, 1)) != 0) {
     dh = 0.0f;
   }
-  const SavedStep saved = SavedStep::read(p, e);
   const ElementGradients<float> d =
-      step_backward(saved.gate, p.state_after(e), saved.before, saved.dh + dh, at.c[i], at.n[i]);
+      SavedStep<T>::read(p, e).differentiate(p.state_after(e), dh, at.c[i], at.n[i]);
   const float gradients[kNumGates] = {d.i, d.f, d.z, d.o};
 #pragma unroll
   for (int g = 0; g < kNumGates; ++g) {
@@ -94,7 +93,7 @@ __global__ void __launch_bounds__(kThreads)
     slstm_finish_bwd_kernel(BackwardPointers<T> p, Running at) {
   const std::int64_t i = element_index();
   if (i >= p.n.batch * p.n.heads * p.n.size) return;
-  if (p.dh0 != nullptr) p.dh0[i] = p.starts(element(p.n, i, 0)) ? 0.0f : at.h[i];
+  if (p.dh0 != nullptr) p.dh0[i] = p.start(element(p.n, i, 0)) != 0 ? 0.0f : at.h[i];
   if (p.dc0 != nullptr) p.dc0[i] = at.c[i];
   if (p.dn0 != nullptr) p.dn0[i] = at.n[i];
 }

@@ -106,7 +106,7 @@ TEST(CudaSlstm, MatchesTheCpuInBothDirections) {
 
 TEST(CudaSlstm, ComputesOnlyWhatIsAskedFor) {
   CAROUSEL_REQUIRE_CUDA();
-  for (const std::int64_t size : {24ll, 260ll}) {
+  for (const std::int64_t size : {24ll, 96ll, 260ll}) {
     const SlstmCase c{2, 5, 1, size, false, true};
     expect_cuda_matches_cpu(
         [&](const Bench& bench) {
