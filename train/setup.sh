@@ -8,7 +8,7 @@ set -euo pipefail
 
 packages=(g++ cmake ninja-build ca-certificates
   libfmt-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libxxhash-dev
-  libsentencepiece-dev libopenblas-openmp-dev)
+  libsentencepiece-dev libopenblas-openmp-dev libgloo-dev)
 for option in "$@"; do
   case "$option" in
     --tests) packages+=(libgtest-dev libbenchmark-dev clang-format-14 clang-tidy-14 python3 git) ;;

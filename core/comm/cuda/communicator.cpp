@@ -1,0 +1,284 @@
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "core/comm/backends.h"
+#include "core/comm/cuda/tree_sum.h"
+#include "core/cuda/error.h"
+#include "core/cuda/stream.h"
+
+namespace carousel::comm {
+namespace {
+
+ncclDataType_t type_of(DType dtype) { return dtype == DType::kF64 ? ncclFloat64 : ncclFloat32; }
+
+class Event {
+ public:
+  Event() { CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(cudaStream_t stream) { CUDA_CHECK(cudaEventRecord(event_, stream)); }
+  void hold_up(cudaStream_t stream) const { CUDA_CHECK(cudaStreamWaitEvent(stream, event_)); }
+  /// True also after an error, of which the next checked call tells.
+  bool reached() const { return cudaEventQuery(event_) != cudaErrorNotReady; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+// Collectives run on a stream of their own. NCCL is used without blocking, so that whatever its
+// calls wait for can be given up.
+class NcclCommunicator final : public Communicator {
+ public:
+  NcclCommunicator(const GroupOptions& options, std::unique_ptr<Store> store)
+      : Communicator(options, std::move(store)) {
+    const Monitor::Ticket ticket = monitor().enter("connecting the ranks");
+    const cuda::Stream compute(device());
+    int lowest = 0;
+    int highest = 0;
+    CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest));
+    start_monitor();
+    try {
+      connect();
+    } catch (const std::exception& e) {
+      const std::string problem = monitor().explain(ticket, e.what());
+      stop_monitor();
+      interrupt();
+      throw PeerError("{}", problem);
+    }
+    watchdog_ = std::thread([this] { watch(); });
+  }
+
+  ~NcclCommunicator() override {
+    const cuda::Stream compute(device());
+    cudaStreamSynchronize(stream_);  // the monitor and the watchdog end it if it never comes
+    stop_monitor();
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.notify_all();
+    watchdog_.join();
+    if (comm_ != nullptr && ncclCommFinalize(comm_) <= ncclInProgress) ncclCommDestroy(comm_);
+    cudaStreamDestroy(stream_);
+  }
+
+  const char* backend() const override { return "nccl"; }
+
+ private:
+  struct Running {
+    Monitor::Ticket ticket;
+    Tensor tensor;  // stays allocated until the collective is done with it
+    Tensor staging;
+    std::shared_ptr<Event> done;
+    Clock::time_point begin;
+  };
+
+  class Pending final : public Work::State {
+   public:
+    Pending(NcclCommunicator& owner, std::shared_ptr<Event> done)
+        : owner_(owner), done_(std::move(done)) {}
+    void wait() override {
+      owner_.check();
+      done_->hold_up(cuda::Stream(owner_.device()).handle());
+    }
+
+   private:
+    NcclCommunicator& owner_;
+    std::shared_ptr<Event> done_;
+  };
+
+  void connect() {
+    ncclUniqueId id{};
+    if (rank() == 0) {
+      settle(ncclGetUniqueId(&id), "ncclGetUniqueId");
+      store().set("nccl", {id.internal, sizeof id.internal});
+    }
+    const auto text = store().get("nccl", options().timeout);
+    if (!text || text->size() != sizeof id.internal) {
+      throw PeerError("NCCL's address did not come within the time-out");
+    }
+    std::memcpy(id.internal, text->data(), text->size());
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    const std::lock_guard lock(mutex_);
+    settle(ncclCommInitRankConfig(&comm_, world_size(), id, rank(), &config), "ncclCommInit");
+  }
+
+  // Waits until NCCL has taken a call in; that may need the other ranks.
+  void settle(ncclResult_t result, const char* call) {
+    const auto deadline = Clock::now() + options().timeout;
+    while (result == ncclInProgress && comm_ != nullptr) {
+      if (interrupted_) throw PeerError("{} was given up", call);
+      if (Clock::now() >= deadline) throw PeerError("{} did not end in time", call);
+      if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) break;
+      if (result == ncclInProgress) std::this_thread::yield();
+    }
+    if (result != ncclSuccess) throw PeerError("{}: {}", call, ncclGetErrorString(result));
+  }
+
+  // Runs `calls` on the stream behind what the caller has queued, and in order.
+  template <class Calls>
+  Work start(const Tensor& t, Monitor::Ticket ticket, Calls&& calls, Tensor staging = {}) {
+    check();
+    const cuda::Stream compute(device());
+    const std::lock_guard lock(mutex_);
+    forget_finished();
+    Event ready;
+    ready.record(compute.handle());
+    ready.hold_up(stream_);
+    try {
+      if (interrupted_) throw PeerError("the group was left");
+      calls();
+    } catch (const PeerError& e) {
+      monitor().blame(monitor().explain(ticket, e.what()));
+      throw PeerError("{}", *monitor().failure());
+    }
+    auto done = std::make_shared<Event>();
+    done->record(stream_);
+    running_.push_back({std::move(ticket), t, std::move(staging), done, Clock::now()});
+    return Work(std::make_shared<Pending>(*this, std::move(done)));
+  }
+
+  Work start_all_reduce(const Tensor& t, Sum order, Monitor::Ticket ticket) override {
+    const auto count = static_cast<std::size_t>(t.numel());
+    if (order == Sum::kFast) {
+      return start(t, std::move(ticket), [&] {
+        settle(ncclAllReduce(t.raw(), t.raw(), count, type_of(t.dtype()), ncclSum, comm_, stream_),
+               "ncclAllReduce");
+      });
+    }
+    const Tensor pieces = new_staging(t);
+    return start(
+        t, std::move(ticket),
+        [&] {
+          tree_reduce_scatter(t, pieces);
+          gather_pieces(t);
+        },
+        pieces);
+  }
+
+  Work start_reduce_scatter(const Tensor& t, Sum order, Monitor::Ticket ticket) override {
+    if (order == Sum::kFast) {
+      return start(t, std::move(ticket), [&] {
+        settle(ncclReduceScatter(t.raw(), piece(t, rank()),
+                                 static_cast<std::size_t>(t.numel() / world_size()),
+                                 type_of(t.dtype()), ncclSum, comm_, stream_),
+               "ncclReduceScatter");
+      });
+    }
+    const Tensor pieces = new_staging(t);
+    return start(
+        t, std::move(ticket), [&] { tree_reduce_scatter(t, pieces); }, pieces);
+  }
+
+  Work start_all_gather(const Tensor& t, Monitor::Ticket ticket) override {
+    return start(t, std::move(ticket), [&] { gather_pieces(t); });
+  }
+
+  Work start_broadcast(const Tensor& t, int root, Monitor::Ticket ticket) override {
+    return start(t, std::move(ticket), [&] {
+      settle(ncclBroadcast(t.raw(), t.raw(), t.bytes(), ncclInt8, root, comm_, stream_),
+             "ncclBroadcast");
+    });
+  }
+
+  // The pieces of all ranks for this one, exchanged, then summed in order.
+  void tree_reduce_scatter(const Tensor& t, const Tensor& pieces) {
+    const auto bytes = t.bytes() / static_cast<std::size_t>(world_size());
+    settle(ncclGroupStart(), "ncclGroupStart");
+    for (int r = 0; r < world_size(); ++r) {
+      settle(ncclSend(piece(t, r), bytes, ncclInt8, r, comm_, stream_), "ncclSend");
+      settle(ncclRecv(piece(pieces, r), bytes, ncclInt8, r, comm_, stream_), "ncclRecv");
+    }
+    settle(ncclGroupEnd(), "ncclGroupEnd");
+    const std::int64_t n = t.numel() / world_size();
+    if (t.dtype() == DType::kF32) {
+      tree_sum(pieces.data<float>(), world_size(), n, static_cast<float*>(piece(t, rank())),
+               stream_);
+    } else {
+      tree_sum(pieces.data<double>(), world_size(), n, static_cast<double*>(piece(t, rank())),
+               stream_);
+    }
+  }
+
+  void gather_pieces(const Tensor& t) {
+    settle(
+        ncclAllGather(piece(t, rank()), t.raw(), t.bytes() / static_cast<std::size_t>(world_size()),
+                      ncclInt8, comm_, stream_),
+        "ncclAllGather");
+  }
+
+  std::byte* piece(const Tensor& t, int r) const {
+    return static_cast<std::byte*>(t.raw()) +
+           t.bytes() / static_cast<std::size_t>(world_size()) * static_cast<std::size_t>(r);
+  }
+
+  Tensor new_staging(const Tensor& t) const {
+    CAROUSEL_CHECK(world_size() <= kMaxTreeRanks, "a tree over {} ranks", world_size());
+    const RoleScope role(Role::kWorkspace);
+    return empty_like(t);
+  }
+
+  void forget_finished() {
+    while (!running_.empty() && running_.front().done->reached()) running_.pop_front();
+  }
+
+  // Looks after collectives on the device, of which no call tells: time-outs and NCCL's own errors.
+  void watch() {
+    constexpr Milliseconds kLook{100};
+    std::unique_lock lock(mutex_);
+    while (!changed_.wait_for(lock, kLook, [&] { return stopping_; })) {
+      forget_finished();
+      if (interrupted_) continue;
+      ncclResult_t state = ncclSuccess;
+      if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) state = ncclInternalError;
+      const bool broken = state != ncclSuccess && state != ncclInProgress;
+      const bool late =
+          !running_.empty() && Clock::now() - running_.front().begin > options().timeout;
+      if (!broken && !late) continue;
+      const Monitor::Ticket ticket = running_.empty() ? Monitor::Ticket{} : running_.front().ticket;
+      lock.unlock();
+      monitor().blame(monitor().explain(
+          ticket, broken ? ncclGetErrorString(state)
+                         : fmt::format("not done within {} ms", options().timeout.count())));
+      interrupt();
+      lock.lock();
+    }
+  }
+
+  void interrupt() noexcept override {
+    interrupted_ = true;
+    const std::lock_guard lock(mutex_);
+    if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
+  }
+
+  cudaStream_t stream_ = nullptr;
+  std::mutex mutex_;  // of all below
+  std::condition_variable changed_;
+  ncclComm_t comm_ = nullptr;
+  std::deque<Running> running_;
+  bool stopping_ = false;
+  std::atomic<bool> interrupted_{false};
+  std::thread watchdog_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_nccl(const GroupOptions& options, std::unique_ptr<Store> store) {
+  return std::make_unique<NcclCommunicator>(options, std::move(store));
+}
+
+bool has_nccl() { return true; }
+
+}  // namespace carousel::comm

@@ -1,0 +1,136 @@
+#include "core/comm/group.h"
+
+#include <unistd.h>
+
+#include <climits>
+
+#include "core/comm/backends.h"
+
+namespace carousel::comm {
+namespace {
+
+std::string this_process() {
+  char host[HOST_NAME_MAX + 1] = {};
+  ::gethostname(host, HOST_NAME_MAX);
+  return fmt::format("process {} on {}", ::getpid(), host);
+}
+
+std::string join_key(int rank) { return fmt::format("join/{}", rank); }
+
+// "1", "1 and 2", "1, 2 and 3".
+std::string in_words(const std::vector<std::string>& words) {
+  std::string text;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) text += i + 1 == words.size() ? " and " : ", ";
+    text += words[i];
+  }
+  return text;
+}
+
+// The ranks that have not arrived at the time-out, or when there is a verdict on the group already.
+std::vector<std::string> absent(Store& store, int world_size, Milliseconds timeout) {
+  constexpr Milliseconds kLook{100};
+  const auto deadline = Clock::now() + timeout;
+  std::vector<std::string> missing;
+  for (int r = 0; r < world_size; ++r) {
+    bool arrived = false;
+    bool over = false;
+    while (!arrived && !over) {
+      over = Clock::now() >= deadline || store.get("verdict", Milliseconds{0});
+      arrived = store.get(join_key(r), over ? Milliseconds{0} : kLook).has_value();
+    }
+    if (!arrived) missing.push_back(std::to_string(r));
+  }
+  return missing;
+}
+
+// What rank 0 finds wrong with the group; empty if nothing.
+std::string problem_of_group(Store& store, const std::string& mine, int world_size) {
+  std::vector<std::string> different;
+  for (int r = 1; r < world_size; ++r) {
+    if (store.get(join_key(r), Milliseconds{0}).value_or("") != mine) {
+      different.push_back(std::to_string(r));
+    }
+  }
+  if (different.empty()) return "";
+  return fmt::format(
+      "rank{} {} {} another configuration, build or world size than rank 0; start all ranks with "
+      "the same program, configuration and overrides",
+      different.size() > 1 ? "s" : "", in_words(different), different.size() > 1 ? "have" : "has");
+}
+
+void meet(Store& store, const Placement& place, const std::string& identity, Milliseconds timeout) {
+  if (store.add(fmt::format("taken/{}", place.rank), 1) != 1) {
+    const std::string problem = fmt::format("two processes claim rank {} of {}; the second is {}",
+                                            place.rank, place.world_size, this_process());
+    store.set_once("verdict", problem);
+    throw UsageError("{}", problem);
+  }
+  const std::string mine = fmt::format("{} of {}", identity, place.world_size);
+  store.set(join_key(place.rank), mine);
+  if (place.rank != 0) {
+    const auto verdict = store.get("verdict", timeout + Milliseconds{2000});
+    if (!verdict) throw PeerError("rank {}: no word from rank 0", place.rank);
+    if (verdict->starts_with("missing: ")) throw PeerError("{}", verdict->substr(9));
+    if (!verdict->empty()) throw UsageError("{}", *verdict);
+    return;
+  }
+  const std::vector<std::string> missing = absent(store, place.world_size, timeout);
+  if (!missing.empty() && !store.get("verdict", Milliseconds{0})) {
+    const std::string problem =
+        fmt::format("rank{} {} of {} did not arrive at {}:{} within {} s",
+                    missing.size() > 1 ? "s" : "", in_words(missing), place.world_size,
+                    place.master_addr, place.master_port, timeout.count() / 1000);
+    store.set_once("verdict", "missing: " + problem);
+    throw PeerError("{}", problem);
+  }
+  store.set_once("verdict", problem_of_group(store, mine, place.world_size));
+  if (const auto verdict = store.get("verdict", Milliseconds{0}); !verdict->empty()) {
+    throw UsageError("{}", *verdict);
+  }
+}
+
+}  // namespace
+
+Group::Group(const Placement& placement, Device device, const std::string& identity,
+             Milliseconds join_timeout, Milliseconds timeout)
+    : placement_(placement) {
+  if (placement.rank == 0 && placement.serve) {
+    server_ = std::make_unique<StoreServer>(placement.master_port);
+    placement_.master_port = server_->port();
+  }
+  store_ = std::make_unique<TcpStore>(placement_.master_addr, placement_.master_port, join_timeout,
+                                      placement_.prefix);
+  try {
+    meet(*store_, placement_, identity, join_timeout);
+  } catch (const Error&) {
+    leave(Milliseconds{1000});  // the others read the verdict first
+    throw;
+  }
+  const GroupOptions options{.rank = placement_.rank,
+                             .world_size = placement_.world_size,
+                             .timeout = timeout,
+                             .device = device};
+  communicator_ = device.type == DeviceType::kCuda ? make_nccl(options, store_->another())
+                                                   : make_gloo(options, store_->another());
+}
+
+Group::~Group() {
+  communicator_.reset();
+  leave(Milliseconds{5000});
+}
+
+void Group::leave(Milliseconds patience) noexcept {
+  try {
+    const auto deadline = Clock::now() + patience;
+    std::int64_t left = store_->add("left", 1);
+    while (server_ != nullptr && left < placement_.world_size && Clock::now() < deadline) {
+      std::this_thread::sleep_for(Milliseconds{5});
+      left = store_->add("left", 0);
+    }
+  } catch (const std::exception&) {
+    // The store is gone: nobody is waiting.
+  }
+}
+
+}  // namespace carousel::comm

@@ -1,0 +1,102 @@
+#include "core/comm/group.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/errors.h"
+#include "tests/support/ranks.h"
+
+namespace carousel::comm {
+namespace {
+
+using testing::Child;
+using testing::finish;
+using testing::start_child;
+
+std::uint16_t free_port() { return StoreServer(0).port(); }
+
+// Joins as one process of a group that rank 0 serves.
+Child joins(const Placement& placement, const std::string& identity = "same", int patience = 5000) {
+  return start_child([=]() -> std::string {
+    try {
+      Group group(placement, kCpu, identity, Milliseconds{patience}, Milliseconds{5000});
+      group.communicator().barrier("met");
+      return "met";
+    } catch (const Error& e) {
+      return fmt::format("{}: {}", static_cast<int>(e.code()), e.what());
+    }
+  });
+}
+
+TEST(DistGroup, MeetsWhoeverComesFirst) {
+  const std::uint16_t port = free_port();
+  const Child two = joins({.rank = 2, .world_size = 3, .master_port = port});
+  const Child one = joins({.rank = 1, .world_size = 3, .master_port = port});
+  std::this_thread::sleep_for(Milliseconds{100});
+  const Child zero = joins({.rank = 0, .world_size = 3, .master_port = port});
+  EXPECT_EQ(finish(zero), "met");
+  EXPECT_EQ(finish(one), "met");
+  EXPECT_EQ(finish(two), "met");
+}
+
+TEST(DistGroup, NamesTheRanksThatAreMissing) {
+  const std::uint16_t port = free_port();
+  const Child zero = joins({.rank = 0, .world_size = 4, .master_port = port}, "same", 1000);
+  const Child two = joins({.rank = 2, .world_size = 4, .master_port = port}, "same", 1000);
+  const std::string expected =
+      fmt::format("7: ranks 1 and 3 of 4 did not arrive at 127.0.0.1:{} within 1 s", port);
+  EXPECT_EQ(finish(zero), expected);
+  EXPECT_EQ(finish(two), expected);
+}
+
+TEST(DistGroup, RefusesTwoProcessesOfOneRank) {
+  const std::uint16_t port = free_port();
+  const Child zero = joins({.rank = 0, .world_size = 3, .master_port = port});
+  const Child one = joins({.rank = 1, .world_size = 3, .master_port = port});
+  const Child again = joins({.rank = 1, .world_size = 3, .master_port = port});
+  for (const Child& child : {zero, one, again}) {
+    EXPECT_EQ(finish(child).substr(0, 36), "2: two processes claim rank 1 of 3; ");
+  }
+}
+
+TEST(DistGroup, RefusesDifferentConfigurations) {
+  const std::uint16_t port = free_port();
+  const Child zero = joins({.rank = 0, .world_size = 3, .master_port = port});
+  const Child one = joins({.rank = 1, .world_size = 3, .master_port = port});
+  const Child two = joins({.rank = 2, .world_size = 3, .master_port = port}, "other");
+  for (const Child& child : {zero, one, two}) {
+    EXPECT_EQ(finish(child).substr(0, 52), "2: rank 2 has another configuration, build or world ");
+  }
+}
+
+TEST(DistGroup, RefusesDifferentWorldSizes) {
+  const std::uint16_t port = free_port();
+  const Child zero = joins({.rank = 0, .world_size = 2, .master_port = port});
+  const Child one = joins({.rank = 1, .world_size = 3, .master_port = port});
+  EXPECT_EQ(finish(zero).substr(0, 34), "2: rank 1 has another configuratio");
+  EXPECT_EQ(finish(one).substr(0, 34), "2: rank 1 has another configuratio");
+}
+
+TEST(DistGroup, RefusesATakenPort) {
+  const StoreServer server(0);
+  const std::string result =
+      finish(joins({.rank = 0, .world_size = 1, .master_port = server.port()}));
+  EXPECT_EQ(result.substr(0, 24), "2: cannot listen on port");
+}
+
+TEST(DistGroup, KeepsGroupsOfOneServerApart) {
+  const StoreServer server(0);
+  std::vector<Child> children;
+  for (const char* run : {"run-a/", "run-b/"}) {
+    for (int r = 0; r < 2; ++r) {
+      children.push_back(joins({.rank = r,
+                                .world_size = 2,
+                                .master_port = server.port(),
+                                .serve = false,
+                                .prefix = run}));
+    }
+  }
+  for (const Child& child : children) EXPECT_EQ(finish(child), "met");
+}
+
+}  // namespace
+}  // namespace carousel::comm
