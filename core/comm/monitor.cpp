@@ -24,14 +24,13 @@ std::string host_name() {
 }
 
 struct Beat {
-  std::string text;         // differs from beat to beat
   std::int64_t number = 0;  // of the newest collective
   std::string name;
 };
 
 // "count number name".
 Beat parse_beat(const std::string& text) {
-  Beat beat{text, 0, ""};
+  Beat beat{0, "its start"};
   const std::size_t space = text.find(' ');
   if (space == std::string::npos) return beat;
   char* end = nullptr;
@@ -122,8 +121,9 @@ std::optional<std::string> Monitor::failure(Milliseconds patience) {
 std::string Monitor::explain(const Ticket& ticket, const std::string& problem) {
   std::string blame;
   try {
+    const std::vector<std::string> before = beats();
     const auto known = failure(kSilence);
-    blame = known ? *known : suspects(ticket.number);
+    blame = known ? *known : suspects(before, ticket.number);
   } catch (const Error& e) {
     blame = e.what();
   }
@@ -131,23 +131,27 @@ std::string Monitor::explain(const Ticket& ticket, const std::string& problem) {
                      problem);
 }
 
-std::string Monitor::suspects(std::int64_t number) {
-  std::vector<std::string> before(static_cast<std::size_t>(world_size_));
-  const auto read = [&](int r) { return store_->get(beat_key(r), Milliseconds{0}).value_or(""); };
-  for (int r = 0; r < world_size_; ++r) before[static_cast<std::size_t>(r)] = read(r);
-  std::this_thread::sleep_for(kSilence);
+std::vector<std::string> Monitor::beats() {
+  std::vector<std::string> all;
+  for (int r = 0; r < world_size_; ++r) {
+    all.push_back(store_->get(beat_key(r), Milliseconds{0}).value_or(""));
+  }
+  return all;
+}
+
+std::string Monitor::suspects(const std::vector<std::string>& before, std::int64_t number) {
+  const std::vector<std::string> after = beats();
   std::string text;
   for (int r = 0; r < world_size_; ++r) {
-    if (r == rank_) continue;
-    const Beat now = parse_beat(read(r));
+    const auto at = static_cast<std::size_t>(r);
+    const Beat now = parse_beat(after[at]);
     const char* separator = text.empty() ? "" : ", ";
-    if (now.text == before[static_cast<std::size_t>(r)]) {
+    if (r == rank_) continue;
+    if (after[at] == before[at]) {
       text += fmt::format("{}rank {} does not respond", separator, r);
     } else if (now.number < number) {
-      text += fmt::format("{}rank {} hangs {}", separator, r,
-                          now.number == 0
-                              ? "before its first collective"
-                              : fmt::format("after {} (collective {})", now.name, now.number));
+      text += fmt::format("{}rank {} hangs after {} (collective {})", separator, r, now.name,
+                          now.number);
     }
   }
   return text.empty() ? "all ranks are there, so the network between them is to blame" : text;

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "core/comm/store.h"
 
@@ -50,7 +51,8 @@ class Monitor {
 
  private:
   void beat();
-  std::string suspects(std::int64_t number);
+  std::vector<std::string> beats();
+  std::string suspects(const std::vector<std::string>& before, std::int64_t number);
   void note_failure(const std::string& failure);
 
   int rank_;

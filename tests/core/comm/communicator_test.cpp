@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <csignal>
 
@@ -187,15 +188,21 @@ TEST(DistThreads, AnAbortNamesTheRankAndItsReason) {
 }
 
 TEST(DistThreads, ATimeOutNamesTheRankThatIsBehind) {
+  std::atomic<bool> over = false;
   const auto results = in_threads(
       2,
-      [](Communicator& c) -> std::string {
+      [&](Communicator& c) -> std::string {
         c.barrier("start");
         if (c.rank() == 1) {
-          std::this_thread::sleep_for(Milliseconds{4000});
+          while (!over) std::this_thread::sleep_for(Milliseconds{10});
           return "late";
         }
-        c.all_reduce(Tensor::zeros({8}, DType::kF32), "gradients").wait();
+        try {
+          c.all_reduce(Tensor::zeros({8}, DType::kF32), "gradients").wait();
+        } catch (const PeerError& e) {
+          over = true;
+          return e.what();
+        }
         return "no error";
       },
       300);
