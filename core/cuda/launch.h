@@ -23,6 +23,21 @@ namespace detail {
 /// throws on its error too.
 void check_launch(cudaError_t status, const char* name, const LaunchShape& shape,
                   const Stream& stream);
+
+/// The runtime's description of a launch; `attribute` must outlive it.
+inline cudaLaunchConfig_t launch_config(const LaunchShape& shape, cudaLaunchAttribute& attribute) {
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = shape.cluster;
+  attribute.val.clusterDim.y = 1;
+  attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.attrs = &attribute;
+  config.numAttrs = shape.cluster > 1 ? 1 : 0;
+  return config;
+}
 }  // namespace detail
 
 /// Runs `kernel` on the stream, asynchronously; an empty grid is no work. `name` is for messages.
@@ -38,20 +53,23 @@ void launch(const char* name, const Stream& stream, const LaunchShape& shape,
                                     static_cast<int>(shape.shared_bytes)));
   }
   cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = shape.cluster;
-  attribute.val.clusterDim.y = 1;
-  attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = shape.grid;
-  config.blockDim = shape.block;
-  config.dynamicSmemBytes = shape.shared_bytes;
+  cudaLaunchConfig_t config = detail::launch_config(shape, attribute);
   config.stream = stream.handle();
-  config.attrs = &attribute;
-  config.numAttrs = shape.cluster > 1 ? 1 : 0;
   detail::check_launch(
       cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...), name,
       shape, stream);
+}
+
+/// How many clusters of `shape` the current device can run at once.
+template <class... Params>
+int max_resident_clusters(void (*kernel)(Params...), const LaunchShape& shape) {
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shape.shared_bytes)));
+  cudaLaunchAttribute attribute{};
+  const cudaLaunchConfig_t config = detail::launch_config(shape, attribute);
+  int clusters = 0;
+  CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
+  return clusters;
 }
 
 /// ⌈n/d⌉ as a grid dimension. Throws InternalError if it exceeds the first dimension's limit.

@@ -35,6 +35,17 @@ __device__ __forceinline__ void barrier_expect(std::uint64_t* barrier, unsigned 
       "r"(bytes)
       : "memory");
 }
+/// Arrives at the same barrier of CTA `rank` of the cluster.
+__device__ __forceinline__ void barrier_arrive_at(std::uint64_t* barrier, unsigned rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
 /// Waits until the phase of this parity is complete.
 __device__ __forceinline__ void barrier_wait(std::uint64_t* barrier, unsigned parity) {
   asm volatile(
@@ -61,6 +72,16 @@ __device__ __forceinline__ void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+__device__ __forceinline__ unsigned cluster_rank() {
+  unsigned rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/// Waits for all threads of the cluster.
+__device__ __forceinline__ void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
 template <int registers>
 __device__ __forceinline__ void grow_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
@@ -72,13 +93,29 @@ __device__ __forceinline__ void shrink_registers() {
 
 // --- copies ------------------------------------------------------------------------------------
 
+/// How long the second-level cache should keep what a copy brings (createpolicy's encodings).
+enum class Keep : std::uint64_t { kNormal = 0x1000000000000000, kBriefly = 0x12f0000000000000 };
+
 /// Box at (x, y, z, w) of a tensor of rank 4 into shared memory; what lies outside is zero.
 __device__ __forceinline__ void load_box(void* to, const CUtensorMap& map, std::uint64_t* barrier,
-                                         int x, int y, int z, int w) {
+                                         int x, int y, int z, int w, Keep keep = Keep::kNormal) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(shared_address(to)),
+      "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w),
+      "l"(static_cast<std::uint64_t>(keep))
+      : "memory");
+}
+/// The same into every CTA of the cluster whose bit is set in `ctas`, at this CTA's addresses of
+/// the data and of the barrier.
+__device__ __forceinline__ void load_box_everywhere(void* to, const CUtensorMap& map,
+                                                    std::uint64_t* barrier, unsigned ctas, int x,
+                                                    int y, int z, int w) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)),
-      "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w)
+      ".multicast::cluster [%0], [%1, {%4, %5, %6, %7}], [%2], %3;" ::"r"(shared_address(to)),
+      "l"(&map), "r"(shared_address(barrier)), "h"(static_cast<std::uint16_t>(ctas)), "r"(x),
+      "r"(y), "r"(z), "r"(w)
       : "memory");
 }
 /// Shared memory into the box at (x, y, z, w); what lies outside is dropped.
@@ -198,6 +235,9 @@ __device__ __forceinline__ float2 unpack(std::uint32_t pair) {
 /// assembler runs out of aligned runs of registers and serialises every product of the kernel.
 __device__ __forceinline__ void multiply_add_in_place(float& x, float a, float b) {
   asm volatile("fma.rn.f32 %0, %0, %1, %2;" : "+f"(x) : "f"(a), "f"(b));
+}
+__device__ __forceinline__ void multiply_in_place(float& x, float a) {
+  asm volatile("mul.rn.f32 %0, %0, %1;" : "+f"(x) : "f"(a));
 }
 
 /// 2^x by the special-function unit; 0 far below, relative error 2^-22.

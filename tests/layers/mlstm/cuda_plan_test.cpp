@@ -56,6 +56,12 @@ TEST(MlstmWalkPlan, WideStatesStayWithinTheRegisters) {
   EXPECT_EQ(plan_walk(problem(8, 8192, 16, 128, 128), kH100).tiles, 1) << "one tile covers dv";
 }
 
+TEST(MlstmWalkPlan, ClustersAreAsLargeAsRoundsAllow) {
+  EXPECT_EQ(pick_cluster(256, {0, 132, 66, 0, 33}), 4);
+  EXPECT_EQ(pick_cluster(256, {0, 132, 66, 0, 20}), 2) << "too few of four fit: twice the rounds";
+  EXPECT_EQ(pick_cluster(256, {0, 132, 0, 0, 0}), 1) << "no larger size divides the slices";
+}
+
 TEST(MlstmWalkPlan, HopperTakesWholeVectorsOnly) {
   EXPECT_TRUE(hopper_takes(96, 192));
   EXPECT_TRUE(hopper_takes(256, 1024));
