@@ -90,7 +90,10 @@ TEST(CudaMlstmCell, Float32MatchesTheRecurrenceAtOddSizes) {
   }
 }
 
-// Small denominators magnify rounding: the measure is what the CPU's float32 kernels err.
+// Small denominators magnify rounding, whatever the kernel: dq and dk grow as 1/N², so where N is a
+// hundredth of its sum's terms, their 2^-24 arrives as 1e-5 and more. At 1300 steps the CPU's
+// float32 kernels err 3.4e-5. The measure is therefore what those err on the same inputs; the
+// tensor cores' accumulators, which truncate where the CPU rounds, take up to 2.8 times as much.
 TEST(CudaMlstmCell, Float32IsAsGoodAsTheCpuOverManyBlocksAndChunks) {
   CAROUSEL_REQUIRE_CUDA();
   for (const CellCase& c :
@@ -112,7 +115,7 @@ TEST(CudaMlstmCell, Float32IsAsGoodAsTheCpuOverManyBlocksAndChunks) {
       for (const auto& [name, value] : want) {
         const double error = relative_error(find(got, name), value);
         const double cpu_error = relative_error(find(cpu, name), value);
-        EXPECT_LE(error, 5.0 * cpu_error + 1e-5)
+        EXPECT_LE(error, 3.0 * cpu_error + 1e-5)
             << "time " << c.time << " " << name_of_form(form) << ": " << name;
         print_errors(fmt::format("f32 time {} {} {}", c.time, name_of_form(form), name), error,
                      cpu_error);
