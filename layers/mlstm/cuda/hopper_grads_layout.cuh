@@ -194,7 +194,10 @@ struct Summer : Role<dqk> {
           this->release(ring.stage);
           ring.next();
         }
-        this->release(ring.stage);  // Q and K are the workers'
+        // Q and K are the workers'. Released before they are there, the stage's barrier could still
+        // be counting for what was there before them.
+        this->wait_full();
+        this->release(ring.stage);
         ring.next();
       }
       const std::int64_t n = tile.state(p) * p.dqk;

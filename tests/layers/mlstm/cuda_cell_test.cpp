@@ -180,16 +180,21 @@ TEST(CudaMlstmCell, Bf16WalksSegmentsAtOnce) {
   }
 }
 
+// The second case has twice as many chunks as the GPU has multiprocessors.
 TEST(CudaMlstmCell, TwoRunsGiveTheSameBits) {
   CAROUSEL_REQUIRE_CUDA();
-  const CellCase c{.batch = 2, .time = 390, .dqk = 128, .dv = 256, .initial = true, .resets = {50}};
-  const auto in = make_inputs(c, 1);
-  const auto up = make_upstream(c, true, 2);
-  for (const Form form : kForms) {
-    const Named first = run_cell<bfloat16>(in, up, form, c.chunk, kGpu);
-    const Named second = run_cell<bfloat16>(in, up, form, c.chunk, kGpu);
-    for (std::size_t x = 0; x < first.size(); ++x) {
-      EXPECT_EQ(first[x].second, second[x].second) << name_of_form(form) << ": " << first[x].first;
+  for (const CellCase& c :
+       {CellCase{.batch = 2, .time = 390, .dqk = 128, .dv = 256, .initial = true, .resets = {50}},
+        CellCase{.batch = 2, .time = 2048, .heads = 8, .dqk = 256, .dv = 128, .f_mean = 4.0}}) {
+    const auto in = make_inputs(c, 1);
+    const auto up = make_upstream(c, true, 2);
+    for (const Form form : kForms) {
+      const Named first = run_cell<bfloat16>(in, up, form, c.chunk, kGpu);
+      const Named second = run_cell<bfloat16>(in, up, form, c.chunk, kGpu);
+      for (std::size_t x = 0; x < first.size(); ++x) {
+        EXPECT_EQ(first[x].second, second[x].second)
+            << name_of_form(form) << ": " << first[x].first << " of " << c.time;
+      }
     }
   }
 }
