@@ -24,6 +24,21 @@ namespace detail {
 void check_launch(cudaError_t status, const char* name, const LaunchShape& shape,
                   const Stream& stream);
 
+/// Asks for what a kernel may use only on request: more than 48 KiB of shared memory, its own
+/// static memory included, and clusters above the portable size.
+template <class... Params>
+void allow(void (*kernel)(Params...), const LaunchShape& shape) {
+  constexpr std::size_t kSafeWithoutAsking = 32 << 10;
+  constexpr unsigned kPortableCluster = 8;
+  if (shape.shared_bytes > kSafeWithoutAsking) {
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shape.shared_bytes)));
+  }
+  if (shape.cluster > kPortableCluster) {
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+  }
+}
+
 /// The runtime's description of a launch; `attribute` must outlive it.
 inline cudaLaunchConfig_t launch_config(const LaunchShape& shape, cudaLaunchAttribute& attribute) {
   attribute.id = cudaLaunchAttributeClusterDimension;
@@ -46,12 +61,7 @@ template <class... Params, class... Args>
 void launch(const char* name, const Stream& stream, const LaunchShape& shape,
             void (*kernel)(Params...), Args&&... args) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
-  // More than 48 KiB, the kernel's own static memory included, has to be asked for.
-  constexpr std::size_t kSafeWithoutAsking = 32 << 10;
-  if (shape.shared_bytes > kSafeWithoutAsking) {
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shape.shared_bytes)));
-  }
+  detail::allow(kernel, shape);
   cudaLaunchAttribute attribute{};
   cudaLaunchConfig_t config = detail::launch_config(shape, attribute);
   config.stream = stream.handle();
@@ -63,8 +73,7 @@ void launch(const char* name, const Stream& stream, const LaunchShape& shape,
 /// How many clusters of `shape` the current device can run at once.
 template <class... Params>
 int max_resident_clusters(void (*kernel)(Params...), const LaunchShape& shape) {
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(shape.shared_bytes)));
+  detail::allow(kernel, shape);
   cudaLaunchAttribute attribute{};
   const cudaLaunchConfig_t config = detail::launch_config(shape, attribute);
   int clusters = 0;

@@ -1,75 +1,24 @@
-// Precision: dh and dx in T; the gradients that travel through time in float32. R's gradient is one
-// product of what was stored in T, dxᵀ·h, accumulated in float32.
+// Precision of what is here: float32 throughout. For bf16 see mma.h and stepwise.h. R's gradient is
+// one product of what was stored, dxᵀ·h, accumulated in float32.
 #include "core/cuda/launch.h"
 #include "layers/slstm/cuda/kernels.h"
+#include "layers/slstm/cuda/mma.h"
 #include "layers/slstm/cuda/parameters.h"
 #include "layers/slstm/cuda/pointers.cuh"
 #include "layers/slstm/cuda/resident.cuh"
+#include "layers/slstm/cuda/saved_ring.cuh"
 #include "layers/slstm/cuda/stepwise.h"
 
 namespace carousel::slstm {
 namespace {
 
-__device__ __forceinline__ void copy_async(float* shared, const float* global) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
-                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-               "l"(global));
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
-/// Waits for all but the last n committed groups of this thread's copies.
-template <int n>
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
-}
-
-// What the forward saved of one element, on its way from device memory: a ring of kStepsAhead steps
-// in shared memory, which costs no registers. Only the element's own thread reads it.
-template <class T>
-class SavedRing {
- public:
-  __device__ SavedRing(float* ring, int element, int elements)
-      : ring_(ring + element), elements_(elements) {}
-
-  /// Starts the copies of the element's step.
-  __device__ void fetch(const BackwardPointers<T>& p, const Element& e) const {
-    float* to = slot(e.t);
-    const float* gates = p.gates + e.step_of(kNumGates);
-#pragma unroll
-    for (int g = 0; g < kNumGates; ++g) copy_async(to + g * elements_, gates + g * p.n.size);
-    copy_async(to + 4 * elements_, p.forget_slope + e.step);
-    if (e.t > 0) {
-      const float* before = p.states + e.later(p.n, -1).step_of(2);
-      copy_async(to + 5 * elements_, before);
-      copy_async(to + 6 * elements_, before + p.n.size);
-    } else {
-      const ElementState<float> initial = p.state_before(e);
-      to[5 * elements_] = initial.c;
-      to[6 * elements_] = initial.n;
-    }
-  }
-  /// The step, once its copies have arrived; dh and the start flag are the caller's to read.
-  __device__ SavedStep<T> get(int t) const {
-    const float* from = slot(t);
-    SavedStep<T> s;
-    s.gate = {from[0], from[elements_], from[2 * elements_], from[3 * elements_],
-              from[4 * elements_]};
-    s.before = {from[5 * elements_], from[6 * elements_], 0.0f};
-    return s;
-  }
-
- private:
-  __device__ float* slot(int t) const { return ring_ + t % kStepsAhead * kSavedFloats * elements_; }
-  float* ring_;
-  int elements_;
-};
-
 // One cluster: one head, kRows batch rows, all time steps backwards. In each step a block
 // differentiates its own slice of dimensions, multiplies their gate gradients with its rows of R,
 // and hands every block that block's slice of the partial dh; the owner adds the partials up in
 // order.
-template <class T, int kRows, int kThreads>
+template <int kRows, int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    slstm_bwd_kernel(BackwardPointers<T> p, ResidentPlan plan) {
+    slstm_bwd_kernel(BackwardPointers<float> p, ResidentPlan plan) {
   extern __shared__ float shared[];
   const int thread = static_cast<int>(threadIdx.x);
   const int lanes = plan.backward_lanes;
@@ -110,10 +59,10 @@ __global__ void __launch_bounds__(kThreads)
   float dh = 0.0f;  // from the step after
   float dc = 0.0f;
   float dn = 0.0f;
-  const SavedRing<T> ring(partials + 2 * partials_size, active ? thread : 0, elements);
+  const SavedRing<float> ring(partials + 2 * partials_size, active ? thread : 0, elements);
   Element at(p.n, sequence, head, dim, p.n.time - 1);
   ElementState<float> after{};
-  T dh_out{};
+  float dh_out = 0.0f;
   std::uint8_t start = 0;
   if (active) {
     if (p.dh_last != nullptr) {
@@ -139,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
     wait_copies<kStepsAhead - 1>();
     const bool starts = start != 0;
     if (active) {
-      SavedStep<T> saved = ring.get(at.t);
+      SavedStep<float> saved = ring.get(at.t);
       saved.dh = dh_out;
       saved.start = start;
       const ElementGradients<float> d = saved.differentiate(after, dh, dc, dn);
@@ -185,8 +134,7 @@ __global__ void __launch_bounds__(kThreads)
   if (p.dn0 != nullptr) p.dn0[at.state] = dn;
 }
 
-template <class T>
-void run_resident(const cuda::Stream& stream, const BackwardPointers<T>& p,
+void run_resident(const cuda::Stream& stream, const BackwardPointers<float>& p,
                   const ResidentPlan& plan) {
   const std::int64_t blocks = p.n.heads * ((p.n.batch + plan.rows - 1) / plan.rows) * plan.cluster;
   const cuda::LaunchShape shape{.grid = cuda::grid_size(blocks, 1),
@@ -197,9 +145,9 @@ void run_resident(const cuda::Stream& stream, const BackwardPointers<T>& p,
   // Small blocks leave each thread twice the registers.
   const auto run_rows = [&]<int kRows>() {
     if (plan.backward_threads <= kMaxThreads / 2) {
-      run(slstm_bwd_kernel<T, kRows, kMaxThreads / 2>);
+      run(slstm_bwd_kernel<kRows, kMaxThreads / 2>);
     } else {
-      run(slstm_bwd_kernel<T, kRows, kMaxThreads>);
+      run(slstm_bwd_kernel<kRows, kMaxThreads>);
     }
   };
   if (plan.rows == 1) return run_rows.template operator()<1>();
@@ -207,20 +155,26 @@ void run_resident(const cuda::Stream& stream, const BackwardPointers<T>& p,
   run_rows.template operator()<4>();
 }
 
+// All but dr and db.
+void walk(const cuda::Stream& stream, const CellBackwardArgs& args) {
+  if (args.dh.dtype() == DType::kBF16) {
+    if (!backward_mma(stream, args)) backward_stepwise(stream, args);
+    return;
+  }
+  if (args.dh.dtype() == DType::kF32) {
+    const Sizes n = Sizes::of(args.dh);
+    const auto plan = resident_plan(n.batch, n.heads, n.size, stream.info().multiprocessors,
+                                    stream.info().major == 9);
+    if (plan) return run_resident(stream, BackwardPointers<float>(args), *plan);
+  }
+  backward_stepwise(stream, args);  // which refuses other dtypes
+}
+
 void backward(const CellBackwardArgs& caller) {
-  cuda::dispatch_floating("slstm_bwd", caller.dh.dtype(), [&]<class T>() {
-    const cuda::Stream stream(caller.dh.device());
-    const CellBackwardArgs args = with_gate_gradients(caller);
-    const BackwardPointers<T> p(args);
-    const auto plan = resident_plan(p.n.batch, p.n.heads, p.n.size, stream.info().multiprocessors,
-                                    stream.info().major >= 9);
-    if (plan) {
-      run_resident(stream, p, *plan);
-    } else {
-      backward_stepwise(stream, args);
-    }
-    accumulate_parameter_gradients(stream, args);
-  });
+  const cuda::Stream stream(caller.dh.device());
+  const CellBackwardArgs args = with_gate_gradients(caller);
+  walk(stream, args);
+  accumulate_parameter_gradients(stream, args);
 }
 
 }  // namespace

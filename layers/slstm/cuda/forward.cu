@@ -1,6 +1,8 @@
-// Precision: x and h in T; R, the recurrent h and everything between in float32.
+// Precision of what is here: float32 throughout. For bf16 see mma.h and stepwise.h.
 #include "core/cuda/launch.h"
+#include "layers/slstm/cuda/cell.cuh"
 #include "layers/slstm/cuda/kernels.h"
+#include "layers/slstm/cuda/mma.h"
 #include "layers/slstm/cuda/pointers.cuh"
 #include "layers/slstm/cuda/resident.cuh"
 #include "layers/slstm/cuda/stepwise.h"
@@ -8,70 +10,12 @@
 namespace carousel::slstm {
 namespace {
 
-// One element on its way through time. Its inputs are read a step before their use, and called into
-// the L2 cache kPrefetch steps before.
-template <class T>
-class Cell {
- public:
-  /// `first` is the element at step 0.
-  __device__ Cell(const ForwardPointers<T>& p, const Element& first, bool active)
-      : at_(first.later(p.n, -1)) {
-    if (!active) return;
-    state_ = p.initial_state(first);
-#pragma unroll
-    for (int g = 0; g < kNumGates; ++g) bias_[g] = p.bias(first, g);
-    for (int steps = 0; steps < kPrefetch; ++steps) call_inputs(p, first.later(p.n, steps));
-    read(p, first);
-  }
-
-  /// Goes one step on; returns its h. products[g · stride] is R·h of the step before.
-  __device__ float advance(const ForwardPointers<T>& p, const float* products, int stride) {
-    const bool starts = start_ != 0;
-    float pre[kNumGates];
-#pragma unroll
-    for (int g = 0; g < kNumGates; ++g) {
-      pre[g] = cuda::to_float(x_[g]) + bias_[g] + (starts ? 0.0f : products[g * stride]);
-    }
-    if (starts) state_ = {0.0f, 0.0f, -INFINITY};
-    at_ = at_.later(p.n, 1);
-    read(p, at_.later(p.n, 1));
-    call_inputs(p, at_.later(p.n, kPrefetch));
-    gate_ = step<DeviceMath>(pre[0], pre[1], pre[2], pre[3], state_);
-    h_ = __fdividef(gate_.o * state_.c, state_.n);
-    return h_;
-  }
-  /// Writes the results of the step that advance() made last.
-  __device__ void save(const ForwardPointers<T>& p) const { p.save(at_, h_, gate_, state_); }
-
- private:
-  // As stored: a conversion would wait for the value.
-  __device__ void read(const ForwardPointers<T>& p, const Element& e) {
-    if (e.t >= p.n.time) return;
-#pragma unroll
-    for (int g = 0; g < kNumGates; ++g) x_[g] = p.x[g][e.token];
-    start_ = p.start(e);
-  }
-  __device__ void call_inputs(const ForwardPointers<T>& p, const Element& e) const {
-    if (e.t >= p.n.time) return;
-#pragma unroll
-    for (int g = 0; g < kNumGates; ++g) prefetch(p.x[g] + e.token);
-  }
-
-  Element at_;
-  ElementState<float> state_{0.0f, 0.0f, -INFINITY};
-  ElementGates<float> gate_{};
-  float bias_[kNumGates] = {};
-  float h_ = 0.0f;
-  T x_[kNumGates] = {};
-  std::uint8_t start_ = 0;
-};
-
 // One cluster: one head, kRows batch rows, all time steps. In each step the block multiplies its
 // rows of R with h, then one thread for each of its dimensions and batch rows advances the state
 // and hands h to all blocks.
-template <class T, int kRows>
+template <int kRows>
 __global__ void __launch_bounds__(kMaxThreads)
-    slstm_fwd_kernel(ForwardPointers<T> p, ResidentPlan plan) {
+    slstm_fwd_kernel(ForwardPointers<float> p, ResidentPlan plan) {
   extern __shared__ float shared[];
   const int thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
@@ -106,7 +50,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   const int dim = rank * plan.slice + local;
   const std::int64_t sequence = first_sequence + row;
   const bool active = row < kRows && dim < size && sequence < p.n.batch;
-  Cell<T> cell(p, Element(p.n, sequence, head, dim, 0), active);
+  Cell<float> cell(p, Element(p.n, sequence, head, dim, 0), active);
   for (int i = thread; i < 2 * kRows * row_stride; i += threads) h_buffers[i] = 0.0f;
   __syncthreads();
   for (int i = thread; p.h0 != nullptr && i < kRows * size; i += threads) {
@@ -134,17 +78,17 @@ __global__ void __launch_bounds__(kMaxThreads)
     }
     __syncthreads();
     if (active) {
-      const float h = cell.advance(p, products + row * kNumGates * plan.slice + local, plan.slice);
+      const float h = cell.advance(products + row * kNumGates * plan.slice + local, plan.slice);
       float* to = h_buffers + ((1 - now) * kRows + row) * row_stride + segment_offset(dim);
       for (int peer = 0; peer < plan.cluster; ++peer) *in_block(to, peer, plan.cluster) = h;
+      cell.read_ahead(p);
     }
     cluster_barrier(plan.cluster);
   }
   if (active) cell.save(p);
 }
 
-template <class T>
-void run_resident(const cuda::Stream& stream, const ForwardPointers<T>& p,
+void run_resident(const cuda::Stream& stream, const ForwardPointers<float>& p,
                   const ResidentPlan& plan) {
   const std::int64_t blocks = p.n.heads * ((p.n.batch + plan.rows - 1) / plan.rows) * plan.cluster;
   const cuda::LaunchShape shape{.grid = cuda::grid_size(blocks, 1),
@@ -152,23 +96,24 @@ void run_resident(const cuda::Stream& stream, const ForwardPointers<T>& p,
                                 .shared_bytes = forward_shared_bytes(plan),
                                 .cluster = static_cast<unsigned>(plan.cluster)};
   const auto run = [&](auto kernel) { cuda::launch("slstm_fwd", stream, shape, kernel, p, plan); };
-  if (plan.rows == 1) return run(slstm_fwd_kernel<T, 1>);
-  if (plan.rows == 2) return run(slstm_fwd_kernel<T, 2>);
-  run(slstm_fwd_kernel<T, 4>);
+  if (plan.rows == 1) return run(slstm_fwd_kernel<1>);
+  if (plan.rows == 2) return run(slstm_fwd_kernel<2>);
+  run(slstm_fwd_kernel<4>);
 }
 
 void forward(const CellForwardArgs& args) {
-  cuda::dispatch_floating("slstm_fwd", args.h.dtype(), [&]<class T>() {
-    const cuda::Stream stream(args.h.device());
-    const ForwardPointers<T> p(args);
-    const auto plan = resident_plan(p.n.batch, p.n.heads, p.n.size, stream.info().multiprocessors,
-                                    stream.info().major >= 9);
-    if (plan) {
-      run_resident(stream, p, *plan);
-    } else {
-      forward_stepwise(stream, args);
-    }
-  });
+  const cuda::Stream stream(args.h.device());
+  if (args.h.dtype() == DType::kBF16) {
+    if (!forward_mma(stream, args)) forward_stepwise(stream, args);
+    return;
+  }
+  if (args.h.dtype() == DType::kF32) {
+    const Sizes n = Sizes::of(args.h);
+    const auto plan = resident_plan(n.batch, n.heads, n.size, stream.info().multiprocessors,
+                                    stream.info().major == 9);
+    if (plan) return run_resident(stream, ForwardPointers<float>(args), *plan);
+  }
+  forward_stepwise(stream, args);  // which refuses other dtypes
 }
 
 }  // namespace

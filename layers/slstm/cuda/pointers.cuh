@@ -43,12 +43,16 @@ struct Element {
     token = ((of_sequence * n.time + at_step) * n.heads + of_head) * n.size + d;
     step = at_step * n.step_stride() + state;
   }
+  /// Moves `steps` later, or earlier.
+  __device__ void move(const Sizes& n, int steps) {
+    t += steps;
+    token += steps * n.token_stride();
+    step += steps * n.step_stride();
+  }
   /// The same element `steps` later, or earlier.
   __device__ Element later(const Sizes& n, int steps) const {
     Element e = *this;
-    e.t += steps;
-    e.token += steps * n.token_stride();
-    e.step += steps * n.step_stride();
+    e.move(n, steps);
     return e;
   }
   /// Its offset in (S, B, NH, n, D) tensors, at 0 of n.
@@ -186,9 +190,10 @@ struct SavedStep {
   /// step after; dc and dn become those of the step before.
   __device__ ElementGradients<float> differentiate(const ElementState<float>& after,
                                                    float dh_recurrent, float& dc, float& dn) const {
-    const ElementState<float> zero{0.0f, 0.0f, 0.0f};
-    return step_backward(gate, after, start != 0 ? zero : before, cuda::to_float(dh) + dh_recurrent,
-                         dc, dn);
+    // Member by member: choosing between two structs would put them in memory.
+    const ElementState<float> read{start != 0 ? 0.0f : before.c, start != 0 ? 0.0f : before.n,
+                                   0.0f};
+    return step_backward(gate, after, read, cuda::to_float(dh) + dh_recurrent, dc, dn);
   }
 };
 

@@ -17,13 +17,14 @@ struct SlstmCase {
   bool initial, reset;
 };
 
-// One block and several, ragged slices, 1, 2 and 4 batch rows a cluster, and heads that do not fit
-// on chip.
+// One block and several, ragged slices, 1 to 8 batch rows a cluster, and heads that do not fit on
+// chip: more than 256 dimensions in float32, more than 768 in bf16.
 const std::vector<SlstmCase> kCases = {
     {1, 1, 1, 1, false, false},  {3, 9, 2, 17, true, true},    {2, 12, 3, 64, true, true},
     {200, 4, 1, 16, true, true}, {301, 3, 1, 20, false, true}, {130, 3, 1, 72, true, true},
     {3, 7, 2, 96, true, true},   {2, 6, 1, 130, false, true},  {37, 5, 3, 192, true, true},
     {2, 8, 2, 256, true, false}, {3, 5, 2, 260, true, true},   {2, 4, 1, 300, false, false},
+    {5, 4, 1, 700, true, true},  {2, 3, 1, 768, false, false}, {2, 2, 1, 776, true, true},
 };
 
 std::vector<std::uint8_t> some_resets(std::int64_t n) {
@@ -106,7 +107,7 @@ TEST(CudaSlstm, MatchesTheCpuInBothDirections) {
 
 TEST(CudaSlstm, ComputesOnlyWhatIsAskedFor) {
   CAROUSEL_REQUIRE_CUDA();
-  for (const std::int64_t size : {24ll, 96ll, 260ll}) {
+  for (const std::int64_t size : {24ll, 96ll, 260ll, 780ll}) {
     const SlstmCase c{2, 5, 1, size, false, true};
     expect_cuda_matches_cpu(
         [&](const Bench& bench) {

@@ -1,0 +1,16 @@
+// The bf16 path on tensor cores. R, the h that enters the recurrence and, backwards, the gates'
+// gradients are rounded to bf16 for the products, which accumulate in float32; states and
+// everything that is not multiplied with R stay in float32.
+#pragma once
+
+#include "core/cuda/stream.h"
+#include "layers/slstm/kernels.h"
+
+namespace carousel::slstm {
+
+/// Each runs the kernels and returns true, or returns false if R does not fit on this GPU's chip.
+bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args);
+/// All but dr and db.
+bool backward_mma(const cuda::Stream& stream, const CellBackwardArgs& args);
+
+}  // namespace carousel::slstm
