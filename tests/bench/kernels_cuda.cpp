@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "core/cuda/timer.h"
 #include "core/kernels/activation.h"
 #include "core/kernels/conv.h"
 #include "core/kernels/cross_entropy.h"
@@ -20,58 +19,27 @@
 #include "core/kernels/optimizer.h"
 #include "core/kernels/register.h"
 #include "layers/register.h"
-#include "layers/slstm/kernels.h"
-#include "tests/support/random.h"
+#include "tests/bench/kernels/rig.h"
 
 namespace carousel {
 namespace {
 
-constexpr Device kGpu{DeviceType::kCuda, 0};
-constexpr DType kF32 = DType::kF32;
-constexpr DType kBF16 = DType::kBF16;
+using bench::bytes_of;
+using bench::kBF16;
+using bench::kF32;
+using bench::kGpu;
+using bench::room;
 
-// Normal values, repeated every 2^20 elements: zeros would be faster than real data.
 Tensor values(const Shape& shape, DType dtype, double std = 1.0, double mean = 0.0) {
-  constexpr std::int64_t kPeriod = 1 << 20;
-  static const Tensor normal = testing::random_normal<float>({kPeriod}, 1).to(kGpu);
-  Tensor period = Tensor::empty({kPeriod}, dtype, kGpu);
-  Tensor scaled = Tensor::empty({kPeriod}, kF32, kGpu);
-  Tensor offset = Tensor::empty({kPeriod}, kF32, kGpu);
-  scale(kGpu, {normal, scaled, std});
-  fill(kGpu, {offset, mean});
-  add_fwd(kGpu, {scaled, offset, scaled});
-  cast(kGpu, {scaled, period});
-  Tensor t = Tensor::empty(shape, dtype, kGpu);
-  for (std::int64_t i = 0; i < t.numel(); i += kPeriod) {
-    const Shape n{std::min(kPeriod, t.numel() - i)};
-    t.range(i, n).copy_(period.range(0, n));
-  }
-  return t;
-}
-Tensor room(const Shape& shape, DType dtype) { return Tensor::empty(shape, dtype, kGpu); }
-
-double bytes_of(const std::vector<Tensor>& tensors) {
-  double sum = 0.0;
-  for (const Tensor& t : tensors) sum += static_cast<double>(t.bytes());
-  return sum;
+  return bench::values(shape, dtype, 1, std, mean);
 }
 
 class Table {
  public:
   explicit Table(std::string filter) : filter_(std::move(filter)) {
-    flush_ = room({1 << 30}, DType::kU8);  // 0.3 ms: the host's launches are queued meanwhile
-    const Tensor from = values({1 << 28}, kF32);
-    const Tensor to = room({1 << 28}, kF32);
-    copy_rate_ = bytes_of({from, to}) / median_ms([&] { Tensor(to).copy_(from); });
-    constexpr std::int64_t kN = 8192;
-    const Tensor a = values({kN, kN}, kBF16);
-    const Tensor b = values({kN, kN}, kBF16);
-    const Tensor c = room({kN, kN}, kBF16);
-    matrix_rate_ =
-        2.0 * std::pow(kN, 3) / median_ms([&] { matmul(kGpu, {.a = a, .b = b, .out = c}); });
     std::printf(
         "%s\n\ncopy rate %.2f TB/s (read + written), bf16 matrix rate %.0f TFLOP/s (8192^3)\n\n",
-        cuda_status().c_str(), copy_rate_ * 1e-9, matrix_rate_ * 1e-9);
+        cuda_status().c_str(), rates_.copy * 1e-9, rates_.matrix * 1e-9);
     std::printf("| kernel | shape | us | floor us | of floor |\n|---|---|---|---|---|\n");
   }
 
@@ -81,30 +49,17 @@ class Table {
   void row(const std::string& name, const std::string& shape, double bytes, double flops,
            const std::function<void()>& work) const {
     if (!wants(name)) return;
-    const double ms = median_ms(work);
-    const double floor = std::max(bytes / copy_rate_, flops / matrix_rate_);
+    const double ms = clock_.median_ms(work);
+    const double floor = rates_.floor_ms(bytes, flops);
     std::printf("| %s | %s | %.1f | %.1f | %.0f %% |\n", name.c_str(), shape.c_str(), 1e3 * ms,
                 1e3 * floor, 100.0 * floor / ms);
     std::fflush(stdout);
   }
 
  private:
-  double median_ms(const std::function<void()>& work) const {
-    constexpr int kRuns = 15;
-    work();
-    std::vector<double> times;
-    for (int i = 0; i < kRuns; ++i) {
-      times.push_back(cuda::time_ms(
-          kGpu, [&] { Tensor(flush_).zero_(); }, work));
-    }
-    std::nth_element(times.begin(), times.begin() + kRuns / 2, times.end());
-    return times[kRuns / 2];
-  }
-
   std::string filter_;
-  Tensor flush_;
-  double copy_rate_ = 0.0;    // bytes a millisecond
-  double matrix_rate_ = 0.0;  // FLOPs a millisecond
+  bench::Clock clock_;
+  bench::Rates rates_{clock_};
 };
 
 // Shapes of a 400M model: 8 sequences of 2048 tokens, width 1024, vocabulary 50304.
@@ -323,42 +278,6 @@ void optimizer(const Table& table) {
             });
 }
 
-void slstm_cells(const Table& table) {
-  if (!table.wants("slstm")) return;
-  struct Size {
-    std::int64_t batch, time, heads, size;
-  };
-  for (const Size& s : {Size{16, 1024, 12, 64}, Size{16, 1024, 4, 192}, Size{16, 1024, 3, 256}}) {
-    const Shape shape{s.batch, s.time, s.heads, s.size};
-    slstm::CellForwardArgs fwd;
-    slstm::CellBackwardArgs bwd;
-    for (Tensor& x : fwd.in.x) x = values(shape, kBF16);
-    fwd.in.r =
-        values({s.heads, 4, s.size, s.size}, kF32, 0.5 / std::sqrt(static_cast<double>(s.size)));
-    fwd.in.b = values({4, s.heads, s.size}, kF32);
-    fwd.h = room(shape, kBF16);
-    fwd.gates = room({s.time, s.batch, s.heads, 4, s.size}, kF32);
-    fwd.states = room({s.time, s.batch, s.heads, 2, s.size}, kF32);
-    fwd.forget_slope = room({s.time, s.batch, s.heads, s.size}, kF32);
-    bwd.in = fwd.in;
-    bwd.h = fwd.h;
-    bwd.gates = fwd.gates;
-    bwd.states = fwd.states;
-    bwd.forget_slope = fwd.forget_slope;
-    bwd.dh = values(shape, kBF16);
-    for (Tensor& dx : bwd.dx) dx = room(shape, kBF16);
-    bwd.dr = values(fwd.in.r.shape(), kF32);
-    bwd.db = values(fwd.in.b.shape(), kF32);
-    const double saved = bytes_of({fwd.gates, fwd.states, fwd.forget_slope});
-    const double one = bytes_of({fwd.h});
-    const double flops = 8.0 * static_cast<double>(s.batch * s.time * s.heads * s.size * s.size);
-    const std::string name =
-        fmt::format("B{} T{}, {} heads of {}", s.batch, s.time, s.heads, s.size);
-    table.row("slstm_fwd", name, 5 * one + saved, flops, [&] { slstm::cell_fwd(kGpu, fwd); });
-    table.row("slstm_bwd", name, 6 * one + saved, 2 * flops, [&] { slstm::cell_bwd(kGpu, bwd); });
-  }
-}
-
 void run(const std::string& filter) {
   const Table table(filter);
   elementwise(table);
@@ -367,7 +286,6 @@ void run(const std::string& filter) {
   tokens(table);
   mixers(table);
   optimizer(table);
-  slstm_cells(table);
 }
 
 }  // namespace

@@ -1,0 +1,67 @@
+// The CUDA kernels' table: every line's time on a cold L2 beside its peer, its goal and its floor,
+// which counts the bytes that any version must move and the FLOPs over the copy and matrix rates
+// measured in the same run. The peers' figures are from runs on the same kind of GPU.
+// Usage: kernels             the table
+//        kernels --parts     and the times of the kernels that make up the mLSTM's Hopper path
+//        kernels --accuracy  instead, errors against float64 and whether two runs give the same
+//        bits
+#include <cstdio>
+#include <string_view>
+
+#include "core/kernels/register.h"
+#include "layers/register.h"
+#include "tests/bench/kernels/table.h"
+
+namespace {
+
+void print_table(bool parts) {
+  using namespace carousel::bench;  // NOLINT: this function is about it
+  const Clock clock;
+  const Rates rates(clock);
+  std::printf(
+      "%s\n\ncopy rate %.2f TB/s (read + written), bf16 matrix rate %.0f TFLOP/s (8192^3)\n\n",
+      carousel::cuda_status().c_str(), rates.copy * 1e-9, rates.matrix * 1e-9);
+  const Table table(rates);
+  mlstm_lines(clock, rates, table);
+  slstm_lines(clock, table);
+  if (parts) mlstm_parts(clock);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace carousel;  // NOLINT: main
+  bool accuracy = false;
+  bool parts = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view arg = argv[i];
+    if (arg == "--accuracy") {
+      accuracy = true;
+    } else if (arg == "--parts") {
+      parts = true;
+    } else {
+      std::fprintf(stderr, "usage: kernels [--parts | --accuracy]\n");
+      return static_cast<int>(ExitCode::kUsage);
+    }
+  }
+  register_cpu_kernels();
+  register_cuda_kernels();
+  register_layer_cpu_kernels();
+  register_layer_cuda_kernels();
+  if (!has_backend(DeviceType::kCuda)) {
+    std::fprintf(stderr, "no GPU: %s\n", cuda_status().c_str());
+    return static_cast<int>(ExitCode::kUsage);
+  }
+  try {
+    if (accuracy) {
+      bench::mlstm_accuracy();
+      bench::slstm_accuracy();
+    } else {
+      print_table(parts);
+    }
+  } catch (const Error& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return static_cast<int>(e.code());
+  }
+  return 0;
+}
