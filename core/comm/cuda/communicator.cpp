@@ -204,10 +204,10 @@ class NcclCommunicator final : public Communicator {
     settle(ncclGroupEnd(), "ncclGroupEnd");
     const std::int64_t n = t.numel() / world_size();
     if (t.dtype() == DType::kF32) {
-      tree_sum(pieces.data<float>(), world_size(), n, static_cast<float*>(piece(t, rank())),
+      tree_sum(pieces.data<float>(), world_size(), n, reinterpret_cast<float*>(piece(t, rank())),
                stream_);
     } else {
-      tree_sum(pieces.data<double>(), world_size(), n, static_cast<double*>(piece(t, rank())),
+      tree_sum(pieces.data<double>(), world_size(), n, reinterpret_cast<double*>(piece(t, rank())),
                stream_);
     }
   }
