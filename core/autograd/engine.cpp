@@ -65,6 +65,8 @@ class Engine final : public BackwardContext {
       node.backward(*this);
       node.backward = nullptr;
       node.saved.clear();
+      for (Node::Edge& edge : node.inputs) edge.use.finish();
+      for (LeafUse& use : node.captured) use.finish();
       task_ = {};
     }
   }

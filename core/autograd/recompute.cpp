@@ -1,5 +1,8 @@
 #include "core/autograd/recompute.h"
 
+#include <algorithm>
+
+#include "core/autograd/node.h"
 #include "core/autograd/random.h"
 
 namespace carousel {
@@ -34,6 +37,7 @@ std::vector<Variable> recompute(
     const std::vector<Variable>& inputs) {
   const RandomKey start = random_position();
   std::vector<Tensor> outputs;
+  LeafCapture capture;
   {
     NoGrad no_grad;
     for (const Variable& v : fn(inputs)) outputs.push_back(v.defined() ? v.value() : Tensor{});
@@ -42,30 +46,33 @@ std::vector<Variable> recompute(
   for (const Variable& v : inputs) saved.push_back(v.defined() ? v.value() : Tensor{});
   const std::size_t num_inputs = inputs.size();
   const std::size_t num_outputs = outputs.size();
-  return record("recompute", std::move(outputs), inputs, std::move(saved),
-                [fn, start, num_inputs, num_outputs](BackwardContext& ctx) {
-                  std::vector<Variable> again(num_inputs);
-                  for (std::size_t i = 0; i < num_inputs; ++i) {
-                    const Tensor& value = ctx.saved(static_cast<int>(i));
-                    if (!value.defined()) continue;
-                    again[i] = ctx.needs(static_cast<int>(i))
-                                   ? Variable::leaf(value, ctx.accumulator(static_cast<int>(i)))
-                                   : Variable(value);
-                  }
-                  const RandomKey resume_at = random_position();
-                  set_random_position(start);
-                  std::vector<Variable> results;
-                  {
-                    GradMode grad(true);
-                    results = fn(again);
-                  }
-                  set_random_position(resume_at);
-                  std::vector<Tensor> gradients(num_outputs);
-                  for (std::size_t o = 0; o < num_outputs; ++o) {
-                    gradients[o] = ctx.grad(static_cast<int>(o));
-                  }
-                  backward(results, gradients);
-                });
+  std::vector<Variable> out =
+      record("recompute", std::move(outputs), inputs, std::move(saved),
+             [fn, start, num_inputs, num_outputs](BackwardContext& ctx) {
+               std::vector<Variable> again(num_inputs);
+               for (std::size_t i = 0; i < num_inputs; ++i) {
+                 const Tensor& value = ctx.saved(static_cast<int>(i));
+                 if (!value.defined()) continue;
+                 again[i] = ctx.needs(static_cast<int>(i))
+                                ? Variable::leaf(value, ctx.accumulator(static_cast<int>(i)))
+                                : Variable(value);
+               }
+               const RandomKey resume_at = random_position();
+               set_random_position(start);
+               std::vector<Variable> results;
+               {
+                 GradMode grad(true);
+                 results = fn(again);
+               }
+               set_random_position(resume_at);
+               std::vector<Tensor> gradients(num_outputs);
+               for (std::size_t o = 0; o < num_outputs; ++o) {
+                 gradients[o] = ctx.grad(static_cast<int>(o));
+               }
+               backward(results, gradients);
+             });
+  capture.attach_to(*std::ranges::find_if(out, &Variable::defined));  // they share one node
+  return out;
 }
 
 }  // namespace carousel

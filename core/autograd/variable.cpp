@@ -10,6 +10,7 @@ namespace {
 
 thread_local bool grad_mode = true;
 thread_local OpObserver::Callback observer;
+thread_local LeafCapture* active_capture = nullptr;
 std::atomic<std::uint64_t> next_sequence{0};
 
 }  // namespace
@@ -43,6 +44,37 @@ const Tensor& Variable::grad() const {
   return state_->grad;
 }
 
+void Variable::on_gradient_complete(std::function<void()> hook) const {
+  CAROUSEL_CHECK(defined() && state_->grad.defined(), "a gradient hook on what is no leaf");
+  state_->uses.reset();
+  if (!hook) return;
+  state_->uses = std::make_shared<LeafUses>();
+  state_->uses->on_complete = std::move(hook);
+}
+
+LeafCapture::LeafCapture() : outer_(active_capture) { active_capture = this; }
+
+LeafCapture::~LeafCapture() {
+  active_capture = outer_;
+  if (outer_ != nullptr) {
+    outer_->leaves_.insert(outer_->leaves_.end(), leaves_.begin(), leaves_.end());
+  }
+}
+
+void LeafCapture::note(const std::vector<Variable>& inputs) {
+  if (active_capture == nullptr || grad_mode) return;
+  for (const Variable& v : inputs) {
+    if (v.defined() && v.state_->uses != nullptr) {
+      active_capture->leaves_.push_back(v.state_->uses);
+    }
+  }
+}
+
+void LeafCapture::attach_to(const Variable& result) {
+  if (!result.defined() || result.state_->producer == nullptr) return;
+  for (const auto& uses : leaves_) result.state_->producer->captured.emplace_back(uses);
+}
+
 Node::~Node() {
   // Take the chain of producers apart one by one: the recursion of the default destructor would
   // overflow the stack on long tapes.
@@ -66,6 +98,7 @@ Node::Edge Node::edge_to(const Variable& v) {
   edge.producer = v.state_->producer;
   edge.output = v.state_->output;
   edge.leaf_grad = v.state_->grad;
+  edge.use = LeafUse(v.state_->uses);
   edge.meta = {v.shape(), v.dtype(), v.device()};
   return edge;
 }
@@ -111,6 +144,7 @@ std::vector<Variable> record(const char* name, std::vector<Tensor> outputs,
                              std::vector<Variable> inputs, std::vector<Tensor> saved,
                              BackwardFunction backward) {
   if (observer) observer(name, outputs);
+  LeafCapture::note(inputs);
   std::shared_ptr<Node> node;
   if (grad_mode && std::ranges::any_of(inputs, &Variable::requires_grad)) {
     node = std::make_shared<Node>(name, next_sequence++);

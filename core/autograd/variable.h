@@ -41,6 +41,10 @@ class Variable {
   bool requires_grad() const;
   /// The gradient buffer of a leaf; undefined for other variables.
   const Tensor& grad() const;
+  /// Calls `hook` in backward() whenever the leaf's gradient is complete: when the last op recorded
+  /// so far that used it has added its share. Not called for a leaf that no gradient reaches. An
+  /// empty function ends it.
+  void on_gradient_complete(std::function<void()> hook) const;
   /// The same value without history.
   Variable detach() const { return Variable(value()); }
 
@@ -49,6 +53,7 @@ class Variable {
   friend std::vector<Variable> record_outputs(const std::shared_ptr<Node>& node,
                                               std::vector<Tensor> outputs);
   friend class Engine;
+  friend class LeafCapture;
   struct State;
   std::shared_ptr<State> state_;
 };

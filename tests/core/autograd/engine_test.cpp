@@ -92,6 +92,28 @@ TEST(Engine, ObserverSeesEveryOpInOrder) {
   EXPECT_EQ(seen, (std::vector<std::string>{"scale", "add"}));
 }
 
+TEST(Engine, TellsWhenTheGradientOfALeafIsComplete) {
+  const Variable w = leaf(random_normal<float>({3}, 1));
+  const Variable unused = leaf(random_normal<float>({3}, 2));
+  std::vector<std::vector<float>> seen;
+  w.on_gradient_complete([&] { seen.push_back(w.grad().to_vector<float>()); });
+  unused.on_gradient_complete([&] { ADD_FAILURE() << "no gradient reaches it"; });
+  const auto twice = [&](const std::vector<Variable>& in) {
+    return std::vector<Variable>{add(scaled(w, 2.0), add(in[0], w))};
+  };
+  const Tensor one = Tensor::from<float>(std::vector<float>{1, 1, 1}, {3});
+  { const Variable dropped = scaled(w, 5.0); }  // a graph without a backward does not count
+  const Variable first = add(w, leaf(random_normal<float>({3}, 3)));
+  const Variable inner = recompute(twice, {first})[0];
+  const Variable outer =
+      recompute([&](const std::vector<Variable>& in) { return recompute(twice, in); }, {inner})[0];
+  backward(outer, one);
+  EXPECT_EQ(seen, (std::vector<std::vector<float>>{{7, 7, 7}}));  // once, with all shares
+  w.on_gradient_complete({});
+  backward(scaled(w, 2.0), one);
+  EXPECT_EQ(seen.size(), 1u);
+}
+
 TEST(Recompute, GivesTheSameGradientsWithTheSameDropout) {
   const Tensor x0 = random_normal<float>({5, 4}, 1);
   const Tensor w0 = random_normal<float>({4, 4}, 2);
