@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/base/parallel.h"
 #include "core/kernels/elementwise.h"
@@ -51,14 +52,30 @@ Parameter& ParameterSet::add(ParameterSpec spec) {
                  "two parameters named '{}'", spec.name);
   Parameter p;
   p.spec = std::move(spec);
-  p.offset = arena_size_;
-  arena_size_ += (p.spec.shape.numel() + kAlignment - 1) / kAlignment * kAlignment;
   parameters_.push_back(std::move(p));
   return parameters_.back();
 }
 
-void ParameterSet::materialise(Device device, DType compute) {
+void ParameterSet::lay_out(int pieces) {
+  constexpr std::int64_t kCommonPieces = 64;
+  const std::int64_t unit = kAlignment * std::lcm<std::int64_t>(kCommonPieces, pieces);
+  const auto round_up = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
+  std::int64_t end = 0;
+  for (const bool replicated : {false, true}) {
+    for (Parameter& p : parameters_) {
+      if (p.spec.keep_float32 != replicated) continue;
+      p.offset = end;
+      end += round_up(p.spec.shape.numel(), kAlignment);
+    }
+    end = round_up(end, unit);
+    if (!replicated) replicated_begin_ = end;
+  }
+  arena_size_ = end;
+}
+
+void ParameterSet::materialise(Device device, DType compute, int pieces) {
   CAROUSEL_CHECK(!materialised(), "materialise() twice");
+  lay_out(pieces);
   const DType wide = accumulation_dtype(compute);
   {
     const RoleScope role(Role::kParameters);

@@ -47,18 +47,27 @@ struct Parameter {
   Tensor master;            ///< (shape) float32 view of the master arena
 };
 
+/// Elements [begin, end) of the arenas.
+struct ArenaRange {
+  std::int64_t begin = 0, end = 0;
+  std::int64_t size() const { return end - begin; }
+  Tensor of(const Tensor& arena) const { return arena.range(begin, {size()}); }
+};
+
 class ParameterSet {
  public:
   /// Offsets are multiples of this many elements, so that every parameter is well aligned.
   static constexpr std::int64_t kAlignment = 64;
 
-  /// Declares a parameter; the reference stays valid. Throws InternalError on a repeated name.
+  /// Declares a parameter, in the order of the forward pass; the reference stays valid. Throws
+  /// InternalError on a repeated name.
   Parameter& add(ParameterSpec spec);
 
   /// Allocates the arenas and gives every parameter its views. `compute` is the dtype of the
   /// parameters in ops: f32, bf16 (float32 masters and gradients beside it) or f64 (all in f64).
   /// Values are unset until initialise() or a load; gradients are zero.
-  void materialise(Device device, DType compute);
+  /// The arenas are padded so that they divide among `pieces` ranks: see replicated_begin().
+  void materialise(Device device, DType compute, int pieces = 1);
   /// Fills the masters from the specs' Init, then refreshes the compute copies.
   void initialise(std::uint64_t seed);
   /// Rounds the masters into the bf16 compute arena; nothing to do in other precisions.
@@ -71,6 +80,10 @@ class ParameterSet {
   const Parameter& at(std::string_view name) const;
   bool materialised() const { return master_.defined(); }
 
+  /// Parameters that stay float32 lie behind all others, from this element on: there are few of
+  /// them, so that a sharded optimizer keeps them whole. The elements before and those from here on
+  /// are multiples of pieces·kAlignment each, and for a power of two of pieces up to 64 the same.
+  std::int64_t replicated_begin() const { return replicated_begin_; }
   /// Arena elements, padding included, and parameter elements alone.
   std::int64_t arena_size() const { return arena_size_; }
   std::int64_t count() const;
@@ -80,7 +93,10 @@ class ParameterSet {
   const Tensor& compute() const { return compute_; }  ///< (arena_size) bf16, or undefined
 
  private:
+  void lay_out(int pieces);
+
   std::deque<Parameter> parameters_;  // stable addresses
+  std::int64_t replicated_begin_ = 0;
   std::int64_t arena_size_ = 0;
   Tensor master_, grad_, compute_;
 };

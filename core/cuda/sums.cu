@@ -91,8 +91,14 @@ void register_sums() {
   sum_of_squares.set(DeviceType::kCuda, [](const SumOfSquaresArgs& args) {
     sum_tensor<true, double>("sum_of_squares", args.x, args.out);
   });
-  sum_fwd.set(DeviceType::kCuda,
-              [](const SumArgs& args) { sum_tensor<false, float>("sum_fwd", args.x, args.out); });
+  sum_fwd.set(DeviceType::kCuda, [](const SumArgs& args) {
+    if (args.x.dtype() == DType::kF64) {  // few: partial sums of the caller's
+      launch("sum_fwd", Stream(args.x.device()), {1, kThreads}, sum_partials_kernel<double>,
+             args.x.data<double>(), static_cast<int>(args.x.numel()), args.out.data<double>());
+    } else {
+      sum_tensor<false, float>("sum_fwd", args.x, args.out);
+    }
+  });
   broadcast.set(DeviceType::kCuda, broadcast_tensor);
 }
 
