@@ -16,6 +16,21 @@ struct Totals {
   std::vector<std::int64_t> count;
   std::int64_t correct = 0;
   std::int64_t bytes = 0;
+
+  void add_over_ranks(comm::Communicator& communicator) {
+    std::vector<double> all = loss;
+    all.insert(all.end(), count.begin(), count.end());
+    all.push_back(static_cast<double>(correct));
+    all.push_back(static_cast<double>(bytes));
+    communicator.sum_on_host(all, "evaluation");
+    const std::size_t n = loss.size();
+    for (std::size_t p = 0; p < n; ++p) {
+      loss[p] = all[p];
+      count[p] = static_cast<std::int64_t>(all[n + p]);
+    }
+    correct = static_cast<std::int64_t>(all[2 * n]);
+    bytes = static_cast<std::int64_t>(all[2 * n + 1]);
+  }
 };
 
 std::vector<double> per_token_loss(const BatchLoss& result) {
@@ -32,10 +47,6 @@ void add_batch(const LanguageModel& model, const Batch& batch, const Tokenizer* 
   const auto correct = result.correct.to_vector<std::uint8_t>();
   const auto targets = batch.targets.to_vector<std::int32_t>();
   const auto seq = static_cast<std::size_t>(batch.tokens.dim(1));
-  if (totals.loss.size() < seq) {
-    totals.loss.resize(seq);
-    totals.count.resize(seq);
-  }
   for (std::size_t t = 0; t < targets.size(); ++t) {
     if (targets[t] == kIgnoreTarget) continue;
     totals.loss[t % seq] += loss[t];
@@ -53,18 +64,25 @@ void add_batch(const LanguageModel& model, const Batch& batch, const Tokenizer* 
 double EvalResult::perplexity() const { return std::exp(loss); }
 
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
-                    const Tokenizer* tokenizer) {
+                    const Tokenizer* tokenizer, comm::Communicator* communicator) {
   const NoGrad no_grad;
   // The ids that `none` prints are no text to count bytes of.
   if (tokenizer != nullptr && tokenizer->kind() == "none") tokenizer = nullptr;
   const std::int64_t size = micro_batch > 0 ? micro_batch : source.batch_size();
   Totals totals;
+  totals.loss.resize(static_cast<std::size_t>(source.seq_len()));
+  totals.count.resize(totals.loss.size());
+  std::int64_t turn = 0;
   for (std::int64_t b = 0; b < source.num_batches(); ++b) {
     for (std::int64_t begin = 0; begin < source.batch_size(); begin += size) {
+      if (communicator != nullptr && turn++ % communicator->world_size() != communicator->rank()) {
+        continue;
+      }
       const Batch batch = source.batch(b, begin, std::min(begin + size, source.batch_size()));
       if (batch.target_count > 0) add_batch(model, batch, tokenizer, totals);
     }
   }
+  if (communicator != nullptr) totals.add_over_ranks(*communicator);
 
   EvalResult result;
   double loss = 0.0;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/comm/communicator.h"
 #include "data/batch.h"
 #include "data/tokenizer.h"
 #include "layers/language_model.h"
@@ -26,9 +27,10 @@ struct EvalResult {
 
 /// Runs the model over all batches of `source`, `micro_batch` sequences at a time (0: a whole
 /// batch). `tokenizer` may be null: then there are no bits per byte. Records nothing;
-/// deterministic. Throws DataError if there is nothing to predict.
+/// deterministic. With a `communicator`, ranks take turns at the micro-batches, and all get the
+/// result. Throws DataError if there is nothing to predict.
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
-                    const Tokenizer* tokenizer);
+                    const Tokenizer* tokenizer, comm::Communicator* communicator = nullptr);
 
 /// {"step", "val_loss", "val_perplexity", "val_accuracy"[, "val_bits_per_byte"]}
 nlohmann::json eval_record(std::int64_t step, const EvalResult& result);

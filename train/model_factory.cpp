@@ -29,10 +29,10 @@ std::unique_ptr<LanguageModel> make_model(const ModelConfig& config, std::int64_
   throw InternalError("model family {}", static_cast<int>(config.family));
 }
 
-Device choose_device(DeviceChoice choice) {
+Device choose_device(DeviceChoice choice, int index) {
   const bool has_cuda = has_backend(DeviceType::kCuda);
   if (choice == DeviceChoice::kUseCpu) return kCpu;
-  if (has_cuda) return {DeviceType::kCuda, 0};
+  if (has_cuda) return {DeviceType::kCuda, index};
   if (choice == DeviceChoice::kAuto) {
     log::info("device auto: using the CPU: {}", cuda_status());
     return kCpu;

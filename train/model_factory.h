@@ -15,6 +15,6 @@ std::unique_ptr<LanguageModel> make_model(const ModelConfig& config, std::int64_
 
 /// auto: the first GPU if there is one, else the CPU, which it logs. Throws UsageError with the
 /// reason if a GPU is asked for and none can be used.
-Device choose_device(DeviceChoice choice);
+Device choose_device(DeviceChoice choice, int index = 0);
 
 }  // namespace carousel

@@ -60,32 +60,100 @@ std::string first_non_finite(LanguageModel& model, const Batch& batch, const Ste
   return "none could be found again";
 }
 
+// The gradients of one rank's part of a batch, micro-batch by micro-batch.
+class Accumulation {
+ public:
+  Accumulation(LanguageModel& model, const Batch& batch, double targets, const StepOptions& options)
+      : model_(model),
+        batch_(batch),
+        targets_(targets),
+        options_(options),
+        size_(options.micro_batch_size > 0 ? options.micro_batch_size : batch.tokens.dim(0)),
+        count_((batch.tokens.dim(0) + size_ - 1) / size_) {}
+
+  /// Leaves the sum in the gradient arena, which must be zero. Returns the loss summed over
+  /// targets.
+  double run() {
+    if (options_.deterministic) {
+      add_tree(count_);
+    } else {
+      for (std::int64_t i = 0; i < count_; ++i) add_next();
+    }
+    return loss_;
+  }
+
+ private:
+  void add_next() {
+    const std::int64_t index = next_++;
+    const std::int64_t begin = index * size_;
+    const int rank = options_.parallel != nullptr ? options_.parallel->communicator().rank() : 0;
+    const RandomScope random(options_.seed, static_cast<std::uint32_t>(options_.step),
+                             static_cast<std::uint32_t>(rank * count_ + index));
+    const Batch part = micro_batch(batch_, begin, std::min(begin + size_, batch_.tokens.dim(0)));
+    const BatchLoss result =
+        batch_loss(model_, part, {.training = true, .recompute = options_.recompute});
+    Tensor weight = empty_like(result.sum.value());
+    fill(weight.device(), {weight, 1.0 / targets_});
+    const bool last = options_.deterministic ? count_ == 1 : next_ == count_;
+    if (last && options_.parallel != nullptr) options_.parallel->overlap_next_backward();
+    backward(result.sum, weight);
+    loss_ += result.sum.value().item();
+  }
+
+  // The next n micro-batches, added by halves. With a power of two of ranks, the ranks' sums are
+  // subtrees of what one rank would add.
+  void add_tree(std::int64_t n) {
+    if (n == 1) return add_next();
+    add_tree(n - n / 2);
+    const Tensor& gradients = model_.parameters().grad();
+    Tensor first;
+    {
+      const RoleScope role(Role::kGradients);
+      first = gradients.clone();
+    }
+    model_.parameters().zero_grad();
+    add_tree(n / 2);
+    accumulate(gradients.device(), {first, gradients});
+  }
+
+  LanguageModel& model_;
+  const Batch& batch_;
+  double targets_;
+  const StepOptions& options_;
+  std::int64_t size_;
+  std::int64_t count_;
+  std::int64_t next_ = 0;
+  double loss_ = 0.0;
+};
+
+// Summed over ranks.
+double over_ranks(double value, const char* label, const StepOptions& options) {
+  if (options.parallel != nullptr) {
+    options.parallel->communicator().sum_on_host({&value, 1}, label);
+  }
+  return value;
+}
+
 }  // namespace
 
 StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
                     const StepOptions& options) {
-  const std::int64_t sequences = batch.tokens.dim(0);
-  const std::int64_t size = options.micro_batch_size > 0 ? options.micro_batch_size : sequences;
-  if (batch.target_count == 0) {
+  const double targets = over_ranks(static_cast<double>(batch.target_count), "targets", options);
+  if (targets == 0.0) {
     throw DataError("the batch of step {} has no token to predict; check the data's targets",
                     options.step);
   }
   model.parameters().zero_grad();
-  double loss = 0.0;
-  for (std::int64_t begin = 0; begin < sequences; begin += size) {
-    const RandomScope random(options.seed, static_cast<std::uint32_t>(options.step),
-                             static_cast<std::uint32_t>(begin / size));
-    const Batch part = micro_batch(batch, begin, std::min(begin + size, sequences));
-    const BatchLoss result =
-        batch_loss(model, part, {.training = true, .recompute = options.recompute});
-    Tensor weight = empty_like(result.sum.value());
-    fill(weight.device(), {weight, 1.0 / static_cast<double>(batch.target_count)});
-    backward(result.sum, weight);
-    loss += result.sum.value().item();
+  const double sum = Accumulation(model, batch, targets, options).run();
+  if (options.parallel != nullptr) {
+    options.parallel->reduce_gradients();
+    options.parallel->update(optimizer, options.step, options.lr);
+  } else {
+    optimizer.update(options.step, options.lr);
   }
-  loss /= static_cast<double>(batch.target_count);
-  optimizer.update(options.step, options.lr);
+  const double loss = over_ranks(sum, "loss", options) / targets;
   const StepResult result{loss, optimizer.gradient_norm()};
+  if (options.parallel != nullptr) options.parallel->communicator().check();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
     throw NonFiniteError(
         "step {}: loss {}, gradient norm {}; the first tensor that is not finite is {}. The "

@@ -7,6 +7,7 @@
 #include "data/batch.h"
 #include "layers/language_model.h"
 #include "optim/adamw.h"
+#include "train/distributed/data_parallel.h"
 
 namespace carousel {
 
@@ -16,6 +17,10 @@ struct StepOptions {
   double lr = 0.0;
   std::int64_t micro_batch_size = 0;  ///< sequences a forward pass; 0: the whole batch
   bool recompute = false;
+  /// Adds the micro-batches' gradients as a fixed tree, so that the weights do not depend on how
+  /// many ranks share the batch; costs a copy of the gradients per doubling of the micro-batches.
+  bool deterministic = false;
+  DataParallel* parallel = nullptr;  ///< null: this process has the whole batch
 };
 
 struct StepResult {
@@ -23,10 +28,11 @@ struct StepResult {
   double gradient_norm = 0.0;  ///< before clipping
 };
 
-/// Runs the step and reads its results back. The mean is over all targets of the batch, however
-/// they fall into micro-batches. Throws NonFiniteError, which names step, batch and the first
-/// non-finite tensor, if loss or gradient are not finite; the weights are then those before the
-/// step. Throws DataError if the batch has no target.
+/// Runs the step on this rank's part of the global batch, of which all ranks have an equal share in
+/// their order, and reads its results back. The mean is over all targets of the global
+/// batch, however they fall on ranks and micro-batches. Throws NonFiniteError, which names step,
+/// batch and the first non-finite tensor, if loss or gradient are not finite; the weights are then
+/// those before the step. Throws DataError if the batch has no target.
 StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
                     const StepOptions& options);
 

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include "core/base/log.h"
 #include "data/tokenizer.h"
 #include "optim/schedule.h"
+#include "train/distributed/checkpoint_parts.h"
 #include "train/environment.h"
 #include "train/generation.h"
 #include "train/interchange/hf_config.h"
@@ -21,8 +23,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // The checkpoint that this run continues from, under the policy of checkpoint.resume.
-std::optional<Checkpoint> checkpoint_to_resume(const Config& config,
-                                               const std::filesystem::path& directory) {
+std::optional<Checkpoint> choose_checkpoint(const Config& config,
+                                            const std::filesystem::path& directory) {
   if (config.checkpoint.resume == "auto") return newest_good_checkpoint(directory);
   if (config.checkpoint.resume != "never") return Checkpoint::open(config.checkpoint.resume);
   if (!list_checkpoints(directory).empty()) {
@@ -56,25 +58,61 @@ double seconds_since(Clock::time_point begin) {
 Trainer::Trainer(const Config& config)
     : config_(config),
       directory_(config.output_dir),
-      device_(choose_device(config.device)),
+      launch_(detect_launch_environment()),
+      device_(choose_device(config.device, launch_.local_rank)),
       progress_(config.logging.every) {
-  open_run_directory();
-  const auto checkpoint = checkpoint_to_resume(config_, directory_ / "checkpoints");
+  check_shares(config_, launch_.world_size);
+  if (!first()) log::set_level(log::level::warn);
+  group_ = join_group(config_, launch_, device_);
+  telling_others([&] { set_up(); });
+}
+
+template <class Work>
+void Trainer::telling_others(Work&& work) {
+  try {
+    work();
+  } catch (const Preempted&) {
+    throw;  // all ranks stop at one step
+  } catch (const std::exception& e) {
+    if (group_) group_->communicator().abort(e.what());
+    throw;
+  }
+}
+
+void Trainer::set_up() {
+  if (first()) open_run_directory();
+  const auto checkpoint = checkpoint_to_resume();
   dataset_ = open_dataset(config_.data,
                           {.seed = static_cast<std::uint64_t>(config_.seed),
                            .eval_batches = config_.eval.batches,
                            .vocab_size = config_.model.vocab_size.value_or(0)},
                           checkpoint ? checkpoint_tokenizer(*checkpoint) : nullptr);
   model_ = make_model(config_.model, dataset_.train->vocab_size());
-  model_->parameters().materialise(device_, config_.precision);
-  optimizer_.emplace(model_->parameters(), config_.optim);
+  model_->parameters().materialise(device_, config_.precision, launch_.world_size);
+  if (group_) {
+    parallel_.emplace(model_->parameters(), group_->communicator(), parallel_options(config_));
+    optimizer_.emplace(model_->parameters(), config_.optim, parallel_->owned());
+  } else {
+    optimizer_.emplace(model_->parameters(), config_.optim);
+  }
   if (checkpoint) {
     restore(*checkpoint);
   } else {
     model_->parameters().initialise(static_cast<std::uint64_t>(config_.seed));
   }
-  metrics_.emplace(directory_ / "metrics.jsonl", step_);
+  if (first()) metrics_.emplace(directory_ / "metrics.jsonl", step_);
   report_start(checkpoint.has_value());
+}
+
+// Rank 0 chooses; the others open the same one.
+std::optional<Checkpoint> Trainer::checkpoint_to_resume() {
+  std::optional<Checkpoint> checkpoint;
+  if (first()) checkpoint = choose_checkpoint(config_, directory_ / "checkpoints");
+  if (!group_) return checkpoint;
+  const std::string path =
+      communicator()->gather(checkpoint ? checkpoint->path().string() : "", "checkpoint")[0];
+  if (!first() && !path.empty()) checkpoint = Checkpoint::open(path);
+  return checkpoint;
 }
 
 void Trainer::open_run_directory() {
@@ -99,6 +137,10 @@ void Trainer::report_start(bool resumed) const {
   log::info("run directory {}", directory_.string());
   log::info("{} parameters on {}, {}", model_->parameters().count(), to_string(device_),
             name_of(config_.precision));
+  if (group_) {
+    log::info("{} processes over {}{}", launch_.world_size, group_->communicator().backend(),
+              parallel_->sharded() ? ", optimizer sharded" : "");
+  }
   log::info("train on {}", dataset_.train->describe(config_.steps));
   if (dataset_.validation != nullptr) log::info("validate on {}", dataset_.validation->describe());
   if (step_ >= config_.steps) {
@@ -123,17 +165,23 @@ void Trainer::restore(const Checkpoint& checkpoint) {
 }
 
 void Trainer::run() {
+  telling_others([&] { train(); });
+}
+
+void Trainer::train() {
   const auto begin = Clock::now();
-  const std::int64_t first = step_;
+  const std::int64_t begun_at = step_;
   while (step_ < config_.steps) {
     StepReport report = train_step(step_ + 1);
     ++step_;
-    const double mean = seconds_since(begin) / static_cast<double>(step_ - first);
+    const double mean = seconds_since(begin) / static_cast<double>(step_ - begun_at);
     report.eta_seconds = mean * static_cast<double>(config_.steps - step_);
-    metrics_->write(step_record(report));
-    progress_.show(report);
+    if (first()) {
+      metrics_->write(step_record(report));
+      progress_.show(report);
+    }
     after_step(step_);
-    if (const int signal = stop_.requested(); signal != 0 && step_ < config_.steps) {
+    if (const int signal = stop_signal(); signal != 0 && step_ < config_.steps) {
       save(step_);
       throw Preempted(
           "stopped by the signal '{}' after step {}, which is saved; start again to "
@@ -141,24 +189,36 @@ void Trainer::run() {
           ::strsignal(signal), step_);
     }
   }
-  if (step_ > first && dataset_.validation != nullptr && evaluated_step_ != step_) {
+  if (step_ > begun_at && dataset_.validation != nullptr && evaluated_step_ != step_) {
     evaluate_now(step_);
   }
   save(step_);
+}
+
+// The signal that asks to stop, the same in all ranks: the largest of those that any has got.
+int Trainer::stop_signal() {
+  if (!group_) return stop_.requested();
+  std::vector<double> signals(static_cast<std::size_t>(launch_.world_size));
+  signals[static_cast<std::size_t>(launch_.rank)] = stop_.requested();
+  communicator()->sum_on_host(signals, "stop signals");
+  return static_cast<int>(*std::ranges::max_element(signals));
 }
 
 StepReport Trainer::train_step(std::int64_t step) {
   const auto begin = Clock::now();
   const double lr = learning_rate(config_.optim.lr, config_.schedule, step - 1, config_.steps);
   const BatchSource& source = *dataset_.train;
-  const Batch batch = source.batch(step - 1, 0, source.batch_size());
+  const std::int64_t share = source.batch_size() / launch_.world_size;
+  const Batch batch = source.batch(step - 1, share * launch_.rank, share * (launch_.rank + 1));
   const StepResult result = run_step(*model_, *optimizer_, batch,
                                      {.seed = static_cast<std::uint64_t>(config_.seed),
                                       .step = step,
                                       .lr = lr,
                                       .micro_batch_size = config_.micro_batch_size.value_or(0),
-                                      .recompute = config_.recompute});
-  const std::int64_t tokens = batch.tokens.numel();
+                                      .recompute = config_.recompute,
+                                      .deterministic = config_.distributed.deterministic,
+                                      .parallel = parallel_ ? &*parallel_ : nullptr});
+  const std::int64_t tokens = batch.tokens.numel() * launch_.world_size;
   return {.step = step,
           .steps = config_.steps,
           .loss = result.loss,
@@ -174,16 +234,16 @@ StepReport Trainer::train_step(std::int64_t step) {
 void Trainer::after_step(std::int64_t step) {
   const auto due = [&](std::int64_t every) { return every > 0 && step % every == 0; };
   if (due(config_.eval.every) && dataset_.validation != nullptr) evaluate_now(step);
-  if (due(config_.sample.every)) sample_now(step);
+  if (due(config_.sample.every) && first()) sample_now(step);
   if (due(config_.checkpoint.every)) save(step);
 }
 
 void Trainer::evaluate_now(std::int64_t step) {
   const EvalResult result =
       evaluate(*model_, *dataset_.validation, config_.micro_batch_size.value_or(0),
-               dataset_.tokenizer.get());
+               dataset_.tokenizer.get(), communicator());
   evaluated_step_ = step;
-  metrics_->write(eval_record(step, result));
+  if (first()) metrics_->write(eval_record(step, result));
   log::info("validation at step {}: {}", step, to_string(result));
 }
 
@@ -204,9 +264,18 @@ void Trainer::sample_now(std::int64_t step) {
 
 void Trainer::save(std::int64_t step) {
   if (saved_step_ == step) return;
+  saved_step_ = step;
   CheckpointContents contents;
-  contents.model = named_weights(model_->parameters());
   contents.optimizer = named_moments(*optimizer_, model_->parameters());
+  if (parallel_ && parallel_->sharded()) {
+    parallel_->gather_masters();
+    const std::int64_t save = saves_++;
+    if (!first()) return write_checkpoint_part(*communicator(), save, contents.optimizer);
+    contents.optimizer_file = optimizer_part_name(0, launch_.world_size);
+    contents.peers = std::make_shared<CheckpointParts>(*communicator(), save);
+  }
+  if (!first()) return;
+  contents.model = named_weights(model_->parameters());
   if (config_.model.family == ModelFamily::kXlstmLarge) {
     XlstmLargeConfig published = config_.model.xlstm_large;
     published.vocab_size = model_->vocab_size();
@@ -216,11 +285,10 @@ void Trainer::save(std::int64_t step) {
   contents.trainer = {{"step", step},
                       {"samples", step * dataset_.train->batch_size()},
                       {"seed", config_.seed},
-                      {"world_size", 1},
+                      {"world_size", launch_.world_size},
                       {"config_hash", hash_of(config_)}};
   save_checkpoint(directory_ / "checkpoints", step, contents);
   prune_checkpoints(directory_ / "checkpoints", config_.checkpoint.keep);
-  saved_step_ = step;
 }
 
 }  // namespace carousel

@@ -11,14 +11,17 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/directory.h"
 #include "train/config/config.h"
+#include "train/distributed/data_parallel.h"
+#include "train/distributed/process_group.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/stop_signal.h"
 
 namespace carousel {
 
-/// One run. The run directory, output_dir, holds config.yaml, train.log, metrics.jsonl and
-/// checkpoints/.
+/// One run, or one process of it: where a launcher has started several, each trains on its part of
+/// every batch. The run directory, output_dir, holds config.yaml, train.log, metrics.jsonl and
+/// checkpoints/; rank 0 alone writes to it, but for the parts of a sharded optimizer.
 class Trainer {
  public:
   /// Opens data and run directory, builds the model, and loads the newest good checkpoint or
@@ -30,9 +33,13 @@ class Trainer {
   void run();
 
  private:
+  void set_up();
   void open_run_directory();
+  std::optional<Checkpoint> checkpoint_to_resume();
   void restore(const Checkpoint& checkpoint);
   void report_start(bool resumed) const;
+  void train();
+  int stop_signal();
   StepReport train_step(std::int64_t step);
   /// What is due behind a step: evaluation, a sample, a checkpoint.
   void after_step(std::int64_t step);
@@ -40,19 +47,29 @@ class Trainer {
   void sample_now(std::int64_t step);
   void save(std::int64_t step);
 
+  bool first() const { return launch_.rank == 0; }
+  comm::Communicator* communicator() { return group_ ? &group_->communicator() : nullptr; }
+  /// Runs work(); if it throws, tells the other ranks why this one stops.
+  template <class Work>
+  void telling_others(Work&& work);
+
   Config config_;
   std::filesystem::path directory_;
   std::optional<DirectoryLock> lock_;  ///< one trainer a run directory
   StopSignal stop_;
+  LaunchEnvironment launch_;
   Device device_;
+  std::unique_ptr<comm::Group> group_;  ///< null: this process is alone
   Dataset dataset_;
   std::unique_ptr<LanguageModel> model_;
+  std::optional<DataParallel> parallel_;
   std::optional<AdamW> optimizer_;
   std::optional<MetricsFile> metrics_;
   ProgressLine progress_;
   std::int64_t step_ = 0;         ///< steps done
   std::int64_t saved_step_ = -1;  ///< of the newest checkpoint; -1: none
   std::int64_t evaluated_step_ = -1;
+  std::int64_t saves_ = 0;  ///< checkpoints written by this process
 };
 
 }  // namespace carousel

@@ -11,15 +11,17 @@ namespace carousel {
 
 /// The masters under the parameters' names; views, nothing is copied.
 std::vector<NamedTensor> named_weights(const ParameterSet& parameters);
-/// "exp_avg.<name>" and "exp_avg_sq.<name>" of every parameter; views.
+/// "exp_avg.<name>" and "exp_avg_sq.<name>" of every parameter; views. Of a parameter that the
+/// optimizer owns in part, flat pieces "exp_avg.<name>[begin:end]" in elements of the parameter.
 std::vector<NamedTensor> named_moments(const AdamW& optimizer, const ParameterSet& parameters);
 
 /// Overwrites the masters from the file, whose floating dtypes convert, and refreshes the compute
 /// copies. Throws CheckpointError that lists every missing, unexpected or misshapen tensor; nothing
 /// is changed then.
 void load_weights(const SafetensorsFile& file, ParameterSet& parameters);
-/// The same for the moments.
-void load_moments(const SafetensorsFile& file, const AdamW& optimizer,
+/// The same for the moments, of which this optimizer takes what it owns: the files together hold
+/// those of all parameters, whole or in pieces, however they were divided when they were saved.
+void load_moments(const std::vector<SafetensorsFile>& files, const AdamW& optimizer,
                   const ParameterSet& parameters);
 
 }  // namespace carousel

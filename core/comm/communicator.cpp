@@ -97,6 +97,18 @@ std::vector<std::string> Communicator::gather(const std::string& mine, const cha
   return all;
 }
 
+std::string Communicator::await(const std::string& key, const char* what) {
+  const auto deadline = Clock::now() + options_.timeout;
+  for (;;) {
+    // In short waits, so that a failure elsewhere ends this one early.
+    if (auto value = store_->get(key, Milliseconds{200})) return std::move(*value);
+    check();
+    if (Clock::now() >= deadline) {
+      throw PeerError("{} did not come within {} ms", what, options_.timeout.count());
+    }
+  }
+}
+
 void Communicator::check() {
   if (const auto failure = monitor_.failure()) {
     throw PeerError("{}", *failure);

@@ -86,6 +86,11 @@ class Communicator {
   /// Returns when all ranks have called it.
   void barrier(const char* label) { gather("", label); }
 
+  /// A value for other ranks under a key of the group, and the wait for one: not collective.
+  /// await() throws PeerError, which names `what`, at the time-out and when a rank fails.
+  void publish(const std::string& key, const std::string& value) { store_->set(key, value); }
+  std::string await(const std::string& key, const char* what);
+
   /// Throws PeerError if a rank or a collective has failed by now: for callers that have just
   /// waited for the device.
   void check();

@@ -16,6 +16,7 @@ void make_directory(const fs::path& path) {
 
 Manifest write_files(const fs::path& path, std::int64_t step, const CheckpointContents& contents) {
   Manifest manifest{.step = step};
+  if (contents.peers != nullptr) contents.peers->begin(path);
   const auto write = [&](const std::string& name, const auto& fill) {
     manifest.files[name] = write_hashed(path / name, fill);
   };
@@ -26,12 +27,13 @@ Manifest write_files(const fs::path& path, std::int64_t step, const CheckpointCo
     write_safetensors(file, contents.model, {{"format", "pt"}});
   });
   if (!contents.optimizer.empty()) {
-    write("optimizer.safetensors",
+    write(contents.optimizer_file,
           [&](OutputFile& file) { write_safetensors(file, contents.optimizer, {}); });
   }
   write_text("config.json", contents.config_json);
   write_text("tokenizer.json", contents.tokenizer_json);
   write_text("trainer.json", contents.trainer.dump(2) + "\n");
+  if (contents.peers != nullptr) manifest.files.merge(contents.peers->finish());
   return manifest;
 }
 
@@ -92,13 +94,27 @@ Checkpoint::Checkpoint(fs::path path, Manifest manifest)
 
 Checkpoint Checkpoint::open(const fs::path& path) { return {path, verify(path, true)}; }
 
-SafetensorsFile Checkpoint::optimizer() const {
+std::string optimizer_part_name(int rank, int world_size) {
+  return fmt::format("optimizer-{:05}-of-{:05}.safetensors", rank + 1, world_size);
+}
+
+std::vector<std::string> Checkpoint::optimizer_files() const {
+  std::vector<std::string> names;
+  for (const auto& [name, record] : manifest_.files) {
+    if (name.starts_with("optimizer") && name.ends_with(".safetensors")) names.push_back(name);
+  }
+  return names;
+}
+
+std::vector<SafetensorsFile> Checkpoint::optimizer() const {
   if (!has_optimizer()) {
     throw CheckpointError(
         "checkpoint '{}' holds no optimizer state, so training cannot be resumed from it",
         path_.string());
   }
-  return SafetensorsFile(path_ / "optimizer.safetensors");
+  std::vector<SafetensorsFile> files;
+  for (const std::string& name : optimizer_files()) files.emplace_back(path_ / name);
+  return files;
 }
 
 std::string Checkpoint::text_of(const std::string& name) const {

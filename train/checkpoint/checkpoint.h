@@ -1,6 +1,7 @@
 // Checkpoints: checkpoints/step-00001000/ holds
 //   model.safetensors      weights under the checkpoint's names, metadata {"format": "pt"}
-//   optimizer.safetensors  optimizer state (absent from imported models)
+//   optimizer.safetensors  optimizer state (absent from imported models); where it is sharded,
+//                          optimizer-00001-of-00002.safetensors and so on, one a rank
 //   config.json            the model's configuration in its publisher's form (family A)
 //   tokenizer.json         absent for tasks without text
 //   trainer.json           step, data position, seed, …
@@ -22,10 +23,22 @@
 
 namespace carousel {
 
+/// Other processes that write parts of a checkpoint.
+class CheckpointPeers {
+ public:
+  virtual ~CheckpointPeers() = default;
+  /// The directory is there: they may begin.
+  virtual void begin(const std::filesystem::path& directory) = 0;
+  /// Waits for their files and returns the records.
+  virtual std::map<std::string, FileRecord> finish() = 0;
+};
+
 /// What goes into a checkpoint. Nothing is copied; files whose contents are empty are not written.
 struct CheckpointContents {
   std::vector<NamedTensor> model;
   std::vector<NamedTensor> optimizer;
+  std::string optimizer_file = "optimizer.safetensors";
+  std::shared_ptr<CheckpointPeers> peers;  ///< null: there are none
   std::string config_json;
   std::string tokenizer_json;
   nlohmann::json trainer;
@@ -37,6 +50,9 @@ struct CheckpointContents {
 /// the tensors' devices; constant extra memory. One process at a time, others wait.
 void save_checkpoint(const std::filesystem::path& directory, std::int64_t step,
                      const CheckpointContents& contents);
+
+/// "optimizer-00001-of-00002.safetensors" for rank 0 of 2.
+std::string optimizer_part_name(int rank, int world_size);
 
 /// A verified checkpoint. Its files must not be modified while it, or a file from it, is open;
 /// being replaced or pruned is fine once model() and optimizer() are open.
@@ -50,9 +66,10 @@ class Checkpoint {
   std::int64_t step() const { return manifest_.step; }
   const nlohmann::json& trainer() const { return trainer_; }
   SafetensorsFile model() const { return SafetensorsFile(path_ / "model.safetensors"); }
-  bool has_optimizer() const { return manifest_.files.contains("optimizer.safetensors"); }
-  /// Throws CheckpointError if there is none.
-  SafetensorsFile optimizer() const;
+  bool has_optimizer() const { return !optimizer_files().empty(); }
+  /// The files of the optimizer's state, one or one a rank of the run that wrote them. Throws
+  /// CheckpointError if there is none.
+  std::vector<SafetensorsFile> optimizer() const;
   /// Empty if there is none.
   std::string config_json() const { return text_of("config.json"); }
   std::string tokenizer_json() const { return text_of("tokenizer.json"); }
@@ -60,6 +77,7 @@ class Checkpoint {
  private:
   Checkpoint(std::filesystem::path path, Manifest manifest);
   std::string text_of(const std::string& name) const;
+  std::vector<std::string> optimizer_files() const;
 
   std::filesystem::path path_;
   Manifest manifest_;

@@ -50,6 +50,13 @@ struct LoggingConfig {
   std::int64_t every = 10;  ///< steps
 };
 
+struct DistributedConfig {
+  std::int64_t zero_stage = 0;   ///< 1: each rank keeps a part of the optimizer's state
+  std::int64_t timeout_s = 300;  ///< seconds, of each collective
+  bool deterministic = false;    ///< the same bits for 1, 2, 4, … ranks
+  std::int64_t bucket_mb = 25;   ///< MiB of gradients reduced at once
+};
+
 struct Config {
   std::string name;
   std::int64_t seed = 1;
@@ -63,6 +70,7 @@ struct Config {
   DeviceChoice device = DeviceChoice::kAuto;
   std::optional<std::int64_t> micro_batch_size;  ///< sequences a forward pass; unset: the batch
   bool recompute = false;
+  DistributedConfig distributed;
   CheckpointConfig checkpoint;
   EvalConfig eval;
   SampleConfig sample;
@@ -89,8 +97,8 @@ std::string explain(const LoadedConfig& loaded);
 std::string describe_keys();
 
 /// xxh3 of the resolved configuration without the keys that may change when a run is resumed (name,
-/// steps, output_dir, device, checkpoint, eval, sample, logging): a checkpoint with another hash
-/// belongs to another run.
+/// steps, output_dir, device, distributed, checkpoint, eval, sample, logging): a checkpoint with
+/// another hash belongs to another run.
 std::uint64_t config_hash(const Config& config);
 
 }  // namespace carousel

@@ -274,7 +274,17 @@ void add_services(std::vector<Field>& all) {
   using C = CheckpointConfig;
   using E = EvalConfig;
   using S = SampleConfig;
+  using D = DistributedConfig;
   std::vector<Field> fields{
+      Entry("distributed.zero_stage", "1: shard the optimizer's state over the processes; 0: copies",
+            &Config::distributed, &D::zero_stage).at_least(0).at_most(1),
+      Entry("distributed.timeout_s", "longest wait for the other processes, in each collective",
+            &Config::distributed, &D::timeout_s).at_least(1).at_most(1 << 20).unit("seconds"),
+      Entry("distributed.deterministic",
+            "add gradients as a fixed tree: the same bits on 1, 2, 4, … processes",
+            &Config::distributed, &D::deterministic),
+      Entry("distributed.bucket_mb", "gradients that are reduced at once, during the backward",
+            &Config::distributed, &D::bucket_mb).at_least(1).at_most(1 << 14).unit("MiB"),
       Entry("checkpoint.every", "between checkpoints; 0: only at the end", &Config::checkpoint,
             &C::every).at_least(0).unit("steps"),
       Entry("checkpoint.keep", "newest checkpoints kept; 0: all", &Config::checkpoint, &C::keep)

@@ -29,7 +29,8 @@ inline CheckpointContents marked_contents(double mark, std::int64_t elements = 3
 inline double mark_of(const Checkpoint& checkpoint) {
   const double mark = checkpoint.trainer().at("mark");
   for (const bool optimizer : {false, true}) {
-    const SafetensorsFile file = optimizer ? checkpoint.optimizer() : checkpoint.model();
+    const SafetensorsFile file =
+        optimizer ? std::move(checkpoint.optimizer().front()) : checkpoint.model();
     for (const std::string& name : file.names()) {
       for (const float x : file.load(name).to_vector<float>()) {
         if (x != static_cast<float>(mark)) return -1;

@@ -345,7 +345,7 @@ TEST(ConfigErrors, StayOnOneLineWhateverTheFileHolds) {
   EXPECT_EQ(errors_of(kMinimal + "\"a\\nb\\e[31m\": 1\nprecision: \"x\\ry\"\n"),
             (Lines{"run.yaml:5:1: unknown key 'a?b?[31m' at the top level; known are device, "
                    "micro_batch_size, name, output_dir, precision, recompute, seed, steps, "
-                   "checkpoint, data, eval, logging, model, optim, sample, schedule",
+                   "checkpoint, data, distributed, eval, logging, model, optim, sample, schedule",
                    "run.yaml:6:12: precision: unknown value the text \"x?y\"; it is one of f32, "
                    "bf16"}));
 }

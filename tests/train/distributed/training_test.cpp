@@ -1,0 +1,147 @@
+// Whole runs in several processes over gloo.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/support/group_program.h"
+
+namespace carousel {
+namespace {
+
+using testing::Outcome;
+using testing::read_file;
+using testing::run_group;
+using testing::TempDir;
+
+class DistTraining : public ::testing::Test {
+ protected:
+  DistTraining() {
+    std::string text;
+    for (int i = 0; i < 300; ++i) text += fmt::format("line {} of a small text.\n", i * i);
+    config_ =
+        dir_.write("tiny.yaml", fmt::format("name: tiny\n"
+                                            "steps: 50\n"
+                                            "device: cpu\n"
+                                            "model: {{family: xlstm_large, embedding_dim: 32, "
+                                            "num_heads: 2, num_blocks: 2, chunk_size: 16}}\n"
+                                            "data: {{train: '{}', val: 0.1, tokenizer: byte, "
+                                            "seq_len: 16, batch_size: 8}}\n"
+                                            "optim: {{lr: 3.0e-3}}\n"
+                                            "schedule: {{decay_steps: 50}}\n"
+                                            "eval: {{batches: 3}}\n",
+                                            dir_.write("text.txt", text)));
+  }
+
+  std::string command(const std::string& run, const std::string& overrides) const {
+    return fmt::format("train '{}' output_dir='{}' {}", config_, dir_ / run, overrides);
+  }
+
+  void train(int world, const std::string& run, const std::string& overrides = "") const {
+    const auto outcomes = run_group(world, command(run, overrides));
+    for (const Outcome& o : outcomes) ASSERT_EQ(o.code, 0) << o.err;
+    for (std::size_t r = 1; r < outcomes.size(); ++r) EXPECT_EQ(outcomes[r].err, "");
+  }
+
+  /// The losses of all steps, and the last evaluation's.
+  std::vector<double> losses(const std::string& run) const {
+    std::istringstream lines(read_file(dir_ / (run + "/metrics.jsonl")));
+    std::vector<double> all;
+    for (std::string line; std::getline(lines, line);) {
+      const auto json = nlohmann::json::parse(line);
+      all.push_back(json.contains("loss") ? json.at("loss") : json.at("val_loss"));
+    }
+    return all;
+  }
+
+  void expect_close(const std::string& run, const std::string& to) const {
+    const auto a = losses(run);
+    const auto b = losses(to);
+    ASSERT_EQ(a.size(), 51u);
+    ASSERT_EQ(b.size(), 51u);
+    for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5) << i;
+  }
+
+  std::string weights(const std::string& run) const {
+    return read_file(dir_ / (run + "/checkpoints/step-00000050/model.safetensors"));
+  }
+
+  /// All processes end with `code`, and one line that has `text`.
+  void expect_refused(int world, int code, const std::string& overrides, const std::string& text,
+                      const std::function<std::string(int)>& extra = {}) const {
+    for (const Outcome& o : run_group(world, command("refused", overrides), extra)) {
+      EXPECT_EQ(o.code, code) << o.err;
+      EXPECT_NE(o.err.find(text), std::string::npos) << o.err;
+      EXPECT_EQ(std::ranges::count(o.err, '\n'), 1) << o.err;
+    }
+  }
+
+  TempDir dir_;
+  std::string config_;
+};
+
+TEST_F(DistTraining, LossesDoNotDependOnTheNumberOfProcesses) {
+  train(1, "one");
+  train(2, "two", "distributed.bucket_mb=1");
+  train(4, "four");
+  expect_close("two", "one");
+  expect_close("four", "one");
+}
+
+TEST_F(DistTraining, AShardedOptimizerTrainsTheSame) {
+  train(2, "plain");
+  train(2, "sharded", "distributed.zero_stage=1");
+  expect_close("sharded", "plain");
+  train(2, "narrow", "precision=bf16");
+  train(2, "narrow_sharded", "precision=bf16 distributed.zero_stage=1");
+  expect_close("narrow_sharded", "narrow");
+}
+
+TEST_F(DistTraining, TheDeterministicModeGivesTheSameBits) {
+  const std::string mode = "distributed.deterministic=true micro_batch_size=1 ";
+  train(1, "one", mode);
+  train(2, "two", mode);
+  train(4, "four", mode + "distributed.zero_stage=1");
+  EXPECT_GT(weights("one").size(), 1000u);
+  EXPECT_EQ(weights("two"), weights("one"));
+  EXPECT_EQ(weights("four"), weights("one"));
+}
+
+TEST_F(DistTraining, AnotherNumberOfProcessesResumesTheRun) {
+  const std::string mode = "distributed.deterministic=true micro_batch_size=1 ";
+  train(1, "whole", mode);
+  train(4, "part", mode + "distributed.zero_stage=1 steps=17");
+  train(2, "part", mode + "distributed.zero_stage=1 steps=30");
+  train(1, "part", mode + "steps=41");
+  train(2, "part", mode + "distributed.zero_stage=1");
+  EXPECT_EQ(weights("part"), weights("whole"));
+  EXPECT_EQ(losses("part").back(), losses("whole").back());
+}
+
+TEST_F(DistTraining, RefusesBatchesThatDoNotDivide) {
+  expect_refused(3, 2, "", "error: data.batch_size = 8 does not divide among 3 processes");
+  expect_refused(2, 2, "micro_batch_size=8",
+                 "error: micro_batch_size = 8 does not divide the 4 sequences of each of 2");
+  expect_refused(3, 2, "data.batch_size=9 distributed.deterministic=true",
+                 "error: distributed.deterministic needs a power of two of processes, there are 3");
+}
+
+TEST_F(DistTraining, RefusesRanksWithDifferentConfigurations) {
+  expect_refused(2, 2, "", "error: rank 1 has another configuration",
+                 [](int rank) { return rank == 1 ? std::string("optim.lr=0.5") : ""; });
+}
+
+TEST_F(DistTraining, AFailureOfOneRankEndsTheOthers) {
+  dir_.write("occupied", "a file where the run directory should be");
+  const auto outcomes = run_group(2, command("occupied/run", ""));
+  EXPECT_EQ(outcomes[0].code, 2) << outcomes[0].err;
+  EXPECT_EQ(outcomes[1].code, 7) << outcomes[1].err;
+  EXPECT_NE(outcomes[1].err.find("rank 0 stopped: cannot create the run directory"),
+            std::string::npos)
+      << outcomes[1].err;
+}
+
+}  // namespace
+}  // namespace carousel

@@ -1,0 +1,116 @@
+#include "train/distributed/data_parallel.h"
+
+#include "core/kernels/elementwise.h"
+#include "core/kernels/optimizer.h"
+
+namespace carousel {
+
+DataParallel::DataParallel(ParameterSet& parameters, comm::Communicator& communicator,
+                           const ParallelOptions& options)
+    : parameters_(parameters),
+      communicator_(communicator),
+      options_(options),
+      buckets_(make_buckets(
+          parameters.replicated_begin(), parameters.arena_size(),
+          options.bucket_bytes / static_cast<std::int64_t>(size_of(parameters.grad().dtype())),
+          communicator.world_size())),
+      members_(buckets_.size()) {
+  for (const Parameter& p : parameters.all()) {
+    const std::size_t index = buckets_of_.size();
+    auto& mine = buckets_of_.emplace_back();
+    for (std::size_t b = 0; b < buckets_.size(); ++b) {
+      const ArenaRange range = buckets_[b].range;
+      if (p.offset < range.end && range.begin < p.offset + p.spec.shape.numel()) {
+        mine.push_back(b);
+        ++members_[b];
+      }
+    }
+    p.variable.on_gradient_complete([this, index] { completed(index); });
+  }
+}
+
+DataParallel::~DataParallel() {
+  for (const Parameter& p : parameters_.all()) p.variable.on_gradient_complete({});
+}
+
+std::vector<ArenaRange> DataParallel::owned() const {
+  if (!sharded()) return {{0, parameters_.arena_size()}};
+  return owned_ranges(buckets_, communicator_.rank(), communicator_.world_size());
+}
+
+void DataParallel::overlap_next_backward() {
+  missing_ = members_;
+  overlapping_ = true;
+}
+
+void DataParallel::completed(std::size_t parameter) {
+  if (!overlapping_) return;
+  for (const std::size_t b : buckets_of_[parameter]) --missing_[b];
+  launch_complete(false);
+}
+
+void DataParallel::launch_complete(bool all) {
+  const comm::Sum order = options_.deterministic ? comm::Sum::kTree : comm::Sum::kFast;
+  for (; next_ < buckets_.size() && (all || missing_[next_] <= 0); ++next_) {
+    const Tensor gradients = buckets_[next_].range.of(parameters_.grad());
+    works_.push_back(scatters() && !buckets_[next_].replicated
+                         ? communicator_.reduce_scatter(gradients, "gradients", order)
+                         : communicator_.all_reduce(gradients, "gradients", order));
+  }
+}
+
+void DataParallel::reduce_gradients() {
+  launch_complete(true);
+  for (const comm::Work& work : works_) work.wait();
+  works_.clear();
+  next_ = 0;
+  overlapping_ = false;
+}
+
+void DataParallel::update(AdamW& optimizer, std::int64_t step, double lr) {
+  if (!sharded()) return optimizer.update(step, lr);
+  if (scatters()) {
+    sum_of_owned_squares(optimizer.norm2());
+  } else {
+    sum_of_squares(parameters_.grad().device(), {parameters_.grad(), optimizer.norm2()});
+  }
+  // The owned part i lies in the i-th bucket from below; the replicated one comes last.
+  const Tensor& weights =
+      parameters_.compute().defined() ? parameters_.compute() : parameters_.master();
+  const std::size_t sharded_buckets = buckets_.size() - (buckets_.back().replicated ? 1 : 0);
+  optimizer.apply(step, lr, [&](std::size_t i) {
+    if (i >= sharded_buckets) return;
+    const Bucket& bucket = buckets_[sharded_buckets - 1 - i];
+    works_.push_back(communicator_.all_gather(bucket.range.of(weights), "weights"));
+  });
+  for (const comm::Work& work : works_) work.wait();
+  works_.clear();
+}
+
+void DataParallel::sum_of_owned_squares(const Tensor& norm2) {
+  const Device device = norm2.device();
+  const auto parts = owned();
+  const RoleScope role(Role::kWorkspace);
+  const Tensor squares =
+      Tensor::zeros({static_cast<std::int64_t>(parts.size())}, DType::kF64, device);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const bool replicated = parts[i].begin >= parameters_.replicated_begin();
+    if (replicated && communicator_.rank() != 0) continue;  // counted once
+    sum_of_squares(
+        device, {parts[i].of(parameters_.grad()), squares.range(static_cast<std::int64_t>(i), {})});
+  }
+  sum_fwd(device, {squares, norm2});
+  communicator_.all_reduce(norm2, "gradient norm").wait();
+}
+
+void DataParallel::gather_masters() {
+  if (!sharded()) return;
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.replicated) continue;
+    works_.push_back(communicator_.all_gather(bucket.range.of(parameters_.master()), "masters"));
+  }
+  for (const comm::Work& work : works_) work.wait();
+  works_.clear();
+}
+
+}  // namespace carousel

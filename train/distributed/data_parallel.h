@@ -1,0 +1,67 @@
+// Data parallelism: every rank has the whole model and a part of each batch; gradients are summed
+// over ranks in buckets, while the backward that makes them goes on.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/comm/communicator.h"
+#include "optim/adamw.h"
+#include "train/distributed/buckets.h"
+
+namespace carousel {
+
+struct ParallelOptions {
+  /// 1: each rank keeps the optimizer state of its part of the weights alone (ZeRO, Rajbhandari et
+  /// al. 2020, arXiv:1910.02054).
+  int zero_stage = 0;
+  /// Sums over ranks form a fixed tree: see comm::Sum::kTree.
+  bool deterministic = false;
+  std::int64_t bucket_bytes = std::int64_t{25} << 20;
+};
+
+class DataParallel {
+ public:
+  /// The parameters must have been materialised for communicator.world_size() pieces. Both
+  /// arguments must outlive this.
+  DataParallel(ParameterSet& parameters, comm::Communicator& communicator,
+               const ParallelOptions& options);
+  ~DataParallel();
+  DataParallel(const DataParallel&) = delete;
+  DataParallel& operator=(const DataParallel&) = delete;
+
+  comm::Communicator& communicator() { return communicator_; }
+  bool sharded() const { return options_.zero_stage == 1; }
+  /// What this rank's optimizer must own.
+  std::vector<ArenaRange> owned() const;
+
+  /// The next backward is the last before reduce_gradients(): buckets may leave as they complete.
+  void overlap_next_backward();
+  /// Sums the gradients over ranks (sharded: each rank's own parts of them). Asynchronous where the
+  /// device is.
+  void reduce_gradients();
+  /// Clips, updates, and brings every rank's weights up to date.
+  void update(AdamW& optimizer, std::int64_t step, double lr);
+  /// Completes the masters, of which a sharded rank keeps only its own parts up to date: before a
+  /// checkpoint.
+  void gather_masters();
+
+ private:
+  bool scatters() const { return sharded() && !options_.deterministic; }
+  void completed(std::size_t parameter);
+  void launch_complete(bool all);
+  void sum_of_owned_squares(const Tensor& norm2);
+
+  ParameterSet& parameters_;
+  comm::Communicator& communicator_;
+  ParallelOptions options_;
+  std::vector<Bucket> buckets_;
+  std::vector<std::vector<std::size_t>> buckets_of_;  // by parameter
+  std::vector<int> members_;                          // parameters in each bucket
+  std::vector<int> missing_;  // of those, gradients that the present backward has yet to complete
+  std::size_t next_ = 0;      // bucket to leave next: all ranks keep to one order
+  bool overlapping_ = false;
+  std::vector<comm::Work> works_;
+};
+
+}  // namespace carousel

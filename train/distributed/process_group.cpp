@@ -1,0 +1,56 @@
+#include "train/distributed/process_group.h"
+
+#include <algorithm>
+
+#include "train/build_info.h"
+#include "train/environment.h"
+
+namespace carousel {
+
+void check_shares(const Config& config, int world_size) {
+  const std::int64_t batch = config.data.batch_size;
+  if (batch % world_size != 0) {
+    throw UsageError(
+        "data.batch_size = {} does not divide among {} processes; choose a multiple of {}", batch,
+        world_size, world_size);
+  }
+  const std::int64_t share = batch / world_size;
+  const std::int64_t micro = config.micro_batch_size.value_or(share);
+  if (world_size > 1 && share % micro != 0) {
+    throw UsageError(
+        "micro_batch_size = {} does not divide the {} sequences of each of {} processes "
+        "(data.batch_size = {})",
+        micro, share, world_size, batch);
+  }
+  if (config.distributed.deterministic && (world_size & (world_size - 1)) != 0) {
+    throw UsageError(
+        "distributed.deterministic needs a power of two of processes, there are {}; start 1, 2, 4, "
+        "… or turn it off",
+        world_size);
+  }
+}
+
+ParallelOptions parallel_options(const Config& config) {
+  return {.zero_stage = static_cast<int>(config.distributed.zero_stage),
+          .deterministic = config.distributed.deterministic,
+          .bucket_bytes = config.distributed.bucket_mb << 20};
+}
+
+std::unique_ptr<comm::Group> join_group(const Config& config, const LaunchEnvironment& launch,
+                                        Device device) {
+  if (launch.world_size == 1) return nullptr;
+  constexpr comm::Milliseconds kLongestJoin{60000};
+  const comm::Milliseconds timeout{config.distributed.timeout_s * 1000};
+  const comm::Placement placement{
+      .rank = launch.rank,
+      .world_size = launch.world_size,
+      .master_addr = launch.master_addr,
+      .master_port = static_cast<std::uint16_t>(launch.master_port),
+      .prefix = fmt::format("{}/{}/", launch.run_id, launch.restart_count)};
+  const std::string identity =
+      fmt::format("{} {}\n{}", version_text(), build_info().compiler, to_yaml(config));
+  return std::make_unique<comm::Group>(placement, device, identity, std::min(timeout, kLongestJoin),
+                                       timeout);
+}
+
+}  // namespace carousel
