@@ -23,7 +23,7 @@ class Cell {
   }
 
   /// Goes one step on; returns its h. products[g · stride] is R·h of the step before.
-  __device__ float advance(const float* products, int stride) {
+  __device__ float advance(const ForwardPointers<T>& p, const float* products, int stride) {
     const bool starts = start_ != 0;
     float pre[kNumGates];
 #pragma unroll
@@ -31,17 +31,14 @@ class Cell {
       pre[g] = cuda::to_float(x_[g]) + bias_[g] + (starts ? 0.0f : products[g * stride]);
     }
     if (starts) state_ = {0.0f, 0.0f, -INFINITY};
+    at_ = at_.later(p.n, 1);
+    read(p, at_.later(p.n, 1));
+    call_inputs(p, at_.later(p.n, kPrefetch));
     gate_ = step<DeviceMath>(pre[0], pre[1], pre[2], pre[3], state_);
     h_ = __fdividef(gate_.o * state_.c, state_.n);
     return h_;
   }
-  /// Reads ahead; belongs behind every advance(), when nobody waits for this thread any more.
-  __device__ void read_ahead(const ForwardPointers<T>& p) {
-    at_.move(p.n, 1);
-    read(p, at_.later(p.n, 1));
-    call_inputs(p, at_.later(p.n, kPrefetch));
-  }
-  /// Writes the results of the last step, behind its read_ahead().
+  /// Writes the results of the step that advance() made last.
   __device__ void save(const ForwardPointers<T>& p) const { p.save(at_, h_, gate_, state_); }
 
  private:

@@ -78,10 +78,9 @@ __global__ void __launch_bounds__(kMaxThreads)
     }
     __syncthreads();
     if (active) {
-      const float h = cell.advance(products + row * kNumGates * plan.slice + local, plan.slice);
+      const float h = cell.advance(p, products + row * kNumGates * plan.slice + local, plan.slice);
       float* to = h_buffers + ((1 - now) * kRows + row) * row_stride + segment_offset(dim);
       for (int peer = 0; peer < plan.cluster; ++peer) *in_block(to, peer, plan.cluster) = h;
-      cell.read_ahead(p);
     }
     cluster_barrier(plan.cluster);
   }

@@ -120,17 +120,14 @@ __global__ void __launch_bounds__(kThreads)
         for (int g = 0; g < kNumGates; ++g) {
           products[g] = own[g * gate_stride] + own[(kNumGates + g) * gate_stride];
         }
-        h_next[row * pitch + dim] = __float2bfloat16_rn(cell.advance(products, 1));
+        h_next[row * pitch + dim] = __float2bfloat16_rn(cell.advance(p, products, 1));
       }
       if (t + 1 < steps) {
         exchange.send<1>(t, [&](int, int element) {
           return h_next + element / plan.slice * pitch + first_dim + element % plan.slice;
         });
       }
-      if (active) {
-        cell.read_ahead(p);
-        cell.save(p);
-      }
+      if (active) cell.save(p);
     }
     if (t + 1 < steps) exchange.wait(t);
   }
@@ -155,10 +152,16 @@ bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args) {
     cuda::launch("slstm_fwd", stream, shape, kernel, p, *plan);
     return true;
   };
-  if (plan->cluster > kMaxCluster) return run(slstm_mma_fwd_kernel<8, 384>);
-  if (plan->forward_held == 8) return run(slstm_mma_fwd_kernel<8, 256>);
-  if (plan->forward_held == 4) return run(slstm_mma_fwd_kernel<4, 256>);
-  return run(slstm_mma_fwd_kernel<2, 512>);
+  switch (plan->forward_held) {
+    case 2:
+      return run(slstm_mma_fwd_kernel<2, 512>);
+    case 4:
+      return run(slstm_mma_fwd_kernel<4, 256>);
+    case 8:
+      return run(slstm_mma_fwd_kernel<8, 256>);
+    default:
+      return run(slstm_mma_fwd_kernel<10, 384>);
+  }
 }
 
 }  // namespace carousel::slstm

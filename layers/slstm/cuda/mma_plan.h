@@ -62,7 +62,7 @@ inline std::optional<MmaPlan> mma_plan(std::int64_t batch, std::int64_t heads, s
     plan = {.cluster = kWholeCluster,
             .slice = slice,
             .padded = kWholeCluster * slice,
-            .forward_held = 8,
+            .forward_held = 10,
             .backward_held = 24};
     most_rows = 4;  // all gates' gradients of more rows do not fit beside the weights
   }
