@@ -31,18 +31,12 @@ void print_table(bool parts) {
 
 int main(int argc, char** argv) {
   using namespace carousel;  // NOLINT: main
-  bool accuracy = false;
-  bool parts = false;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view arg = argv[i];
-    if (arg == "--accuracy") {
-      accuracy = true;
-    } else if (arg == "--parts") {
-      parts = true;
-    } else {
-      std::fprintf(stderr, "usage: kernels [--parts | --accuracy]\n");
-      return static_cast<int>(ExitCode::kUsage);
-    }
+  const std::string_view option = argc > 1 ? argv[1] : "";
+  const bool accuracy = option == "--accuracy";
+  const bool parts = option == "--parts";
+  if (argc > (accuracy ? 3 : 2) || (argc > 1 && !accuracy && !parts)) {
+    std::fprintf(stderr, "usage: kernels [--parts | --accuracy [substring of a case]]\n");
+    return static_cast<int>(ExitCode::kUsage);
   }
   register_cpu_kernels();
   register_cuda_kernels();
@@ -54,8 +48,9 @@ int main(int argc, char** argv) {
   }
   try {
     if (accuracy) {
-      bench::mlstm_accuracy();
-      bench::slstm_accuracy();
+      const std::string_view filter = argc > 2 ? argv[2] : "";
+      bench::mlstm_accuracy(filter);
+      bench::slstm_accuracy(filter);
     } else {
       print_table(parts);
     }

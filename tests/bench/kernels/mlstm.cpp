@@ -131,20 +131,19 @@ void check(const MlstmCase& c) {
 
 }  // namespace
 
-void mlstm_accuracy() {
+void mlstm_accuracy(std::string_view filter) {
   std::printf("\n| relative L2 error in bf16 | h | dq | dk | dv | di | df | same bits twice |\n");
   std::printf("|---|---|---|---|---|---|---|---|\n");
-  // The table's shapes with one sequence instead of a batch (sequences do not see each other), the
-  // longest one shortened.
+  // The table's shapes with one sequence instead of a batch: sequences do not see each other.
   for (const MlstmCase& shape : {MlstmCase{1, 8, 8192, 256, 512},
                                  {1, 16, 8192, 128, 256},
                                  {1, 8, 2048, 128, 128},
-                                 {1, 8, 16384, 256, 512},
+                                 {1, 8, 65536, 256, 512},
                                  {1, 16, 2047, 96, 192}}) {
     for (const Inputs inputs : kAllInputs) {
       MlstmCase c = shape;
       c.inputs = inputs;
-      check(c);
+      if (c.name().find(filter) != std::string::npos) check(c);
     }
   }
 }

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/bench/kernels/rig.h"
@@ -33,9 +34,10 @@ void mlstm_lines(const Clock& clock, const Rates& rates, const Table& table);
 void slstm_lines(const Clock& clock, const Table& table);
 /// Times the kernels that make up the mLSTM's Hopper path.
 void mlstm_parts(const Clock& clock);
-/// Relative L2 errors against float64 on the CPU, and whether two runs give the same bits.
-void mlstm_accuracy();
-void slstm_accuracy();
+/// Relative L2 errors against float64 on the CPU, and whether two runs give the same bits, of the
+/// cases whose name contains `filter`.
+void mlstm_accuracy(std::string_view filter);
+void slstm_accuracy(std::string_view filter);
 
 /// What inputs a case of the accuracy tables has.
 enum class Inputs { kRandom, kExtremeGates, kResets };
