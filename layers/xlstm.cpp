@@ -32,39 +32,6 @@ bool is_slstm(const XlstmConfig& c, std::int64_t block) {
   return std::ranges::find(c.slstm_at, block) != c.slstm_at.end();
 }
 
-void check_config(const XlstmConfig& c) {
-  const auto divides = [](std::int64_t width, const char* what, std::int64_t n, const char* key) {
-    if (n < 1 || width < n || width % n != 0) {
-      throw UsageError("model: {} is {}, which {} = {} does not divide", what, width, key, n);
-    }
-  };
-  if (c.vocab_size < 1) throw UsageError("model.vocab_size is {}, must be positive", c.vocab_size);
-  if (c.bias) {
-    throw UsageError(
-        "model.bias is true, but projections with biases are not implemented for family xlstm; no "
-        "published model has them, so set it to false");
-  }
-  if (c.feedforward.act_fn != "gelu") {
-    throw UsageError("model.feedforward.act_fn is '{}', known is gelu", c.feedforward.act_fn);
-  }
-  for (const std::int64_t block : c.slstm_at) {
-    if (block < 0 || block >= c.num_blocks || std::ranges::count(c.slstm_at, block) != 1) {
-      throw UsageError("model.slstm_at names block {}; each must be in [0, {}) and named once",
-                       block, c.num_blocks);
-    }
-  }
-  const auto slstm_blocks = static_cast<std::int64_t>(c.slstm_at.size());
-  if (slstm_blocks > 0) {
-    divides(c.embedding_dim, "embedding_dim", c.slstm.num_heads, "slstm.num_heads");
-  }
-  if (slstm_blocks < c.num_blocks) {
-    const std::int64_t inner = mlstm_inner_dim(c);
-    divides(inner, "the mLSTM's inner width", c.mlstm.num_heads, "mlstm.num_heads");
-    divides(inner, "the mLSTM's inner width", c.mlstm.qkv_proj_blocksize,
-            "mlstm.qkv_proj_blocksize");
-  }
-}
-
 // The forget gates' biases of one head rise from −7 to 5, more steeply in later blocks; all others
 // are zero. Layout (4, heads, size), gates i, f, z, o.
 std::vector<float> slstm_biases(std::int64_t heads, std::int64_t size, std::int64_t block,
@@ -99,8 +66,49 @@ std::int64_t ffn_dim(const XlstmConfig& config) {
   return rounded_up(config.embedding_dim, config.feedforward.proj_factor);
 }
 
+std::vector<std::string> problems_of(const XlstmConfig& c) {
+  std::vector<std::string> problems;
+  const auto divides = [&](std::int64_t width, const char* what, std::int64_t n, const char* key) {
+    if (n < 1 || width < n || width % n != 0) {
+      problems.push_back(fmt::format("{} is {}, which {} = {} does not divide", what, width, key, n));
+    }
+  };
+  if (c.vocab_size < 1) {
+    problems.push_back(fmt::format("vocab_size is {}, must be positive", c.vocab_size));
+  }
+  if (c.bias) {
+    problems.push_back(
+        "bias is true, but projections with biases are not implemented for family xlstm; no "
+        "published model has them, so set it to false");
+  }
+  if (c.feedforward.act_fn != "gelu") {
+    problems.push_back(
+        fmt::format("feedforward.act_fn is '{}', known is gelu", c.feedforward.act_fn));
+  }
+  for (const std::int64_t block : c.slstm_at) {
+    if (block < 0 || block >= c.num_blocks || std::ranges::count(c.slstm_at, block) != 1) {
+      problems.push_back(
+          fmt::format("slstm_at names block {}; each must be in [0, {}) and named once", block,
+                      c.num_blocks));
+    }
+  }
+  const auto slstm_blocks = static_cast<std::int64_t>(c.slstm_at.size());
+  if (slstm_blocks > 0) {
+    divides(c.embedding_dim, "embedding_dim", c.slstm.num_heads, "slstm.num_heads");
+  }
+  if (slstm_blocks < c.num_blocks) {
+    const std::int64_t inner = mlstm_inner_dim(c);
+    divides(inner, "the mLSTM's inner width", c.mlstm.num_heads, "mlstm.num_heads");
+    divides(inner, "the mLSTM's inner width", c.mlstm.qkv_proj_blocksize,
+            "mlstm.qkv_proj_blocksize");
+  }
+  return problems;
+}
+
 Xlstm::Xlstm(const XlstmConfig& config) : config_(config) {
-  check_config(config);
+  if (const auto problems = problems_of(config); !problems.empty()) {
+    throw UsageError("model.{}", fmt::join(problems, "\nmodel."));
+  }
   const std::int64_t d = config.embedding_dim;
   const Shape table{config.vocab_size, d};
   embedding_ = &parameters_.add({.name = "token_embedding.weight",

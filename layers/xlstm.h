@@ -16,6 +16,9 @@ namespace carousel {
 std::int64_t mlstm_inner_dim(const XlstmConfig& config);
 std::int64_t ffn_dim(const XlstmConfig& config);
 
+/// What contradicts itself in the configuration, or is not implemented; empty if it can be built.
+std::vector<std::string> problems_of(const XlstmConfig& config);
+
 class Xlstm final : public LanguageModel {
  public:
   /// Declares the parameters. Throws UsageError where the configuration contradicts itself.

@@ -12,7 +12,7 @@
 #include "train/distributed/checkpoint_parts.h"
 #include "train/environment.h"
 #include "train/generation.h"
-#include "train/interchange/hf_config.h"
+#include "train/interchange/published_model.h"
 #include "train/model_factory.h"
 #include "train/step.h"
 #include "train/weights.h"
@@ -276,11 +276,9 @@ void Trainer::save(std::int64_t step) {
   }
   if (!first()) return;
   contents.model = named_weights(model_->parameters());
-  if (config_.model.family == ModelFamily::kXlstmLarge) {
-    XlstmLargeConfig published = config_.model.xlstm_large;
-    published.vocab_size = model_->vocab_size();
-    contents.config_json = hf_config_json(published);
-  }
+  ModelConfig published = config_.model;
+  published.vocab_size = model_->vocab_size();
+  contents.config_json = published_config(published);
   contents.tokenizer_json = dataset_.tokenizer->to_json().dump();
   contents.trainer = {{"step", step},
                       {"samples", step * dataset_.train->batch_size()},

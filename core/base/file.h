@@ -29,6 +29,9 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+  /// Gives the memory of whole pages within the range back; they are read again when touched. So a
+  /// reader of large files does not hold them beside what it makes of them. Thread-safe.
+  void forget(std::size_t offset, std::size_t bytes) const;
 
  private:
   std::filesystem::path path_;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -21,6 +22,14 @@ namespace carousel {
 struct NamedTensor {
   std::string name;
   Tensor tensor;
+};
+
+/// A tensor that is made when its turn to be written comes, and freed after that.
+struct TensorSource {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+  std::function<Tensor()> make;  ///< of this dtype and shape, on any device
 };
 
 /// Where a tensor lies in its file.
@@ -66,8 +75,13 @@ class SafetensorsFile {
   Tensor load_as(std::string_view name, DType dtype, Device device = kCpu) const;
   /// Overwrites `to`, converting as load_as() does. Throws CheckpointError if the shapes differ.
   void read_into(std::string_view name, Tensor& to) const;
+  /// The same from row `row` of the tensor's first dimension on: `to` takes as many rows as it has.
+  /// Throws CheckpointError if these rows do not exist or have another shape.
+  void read_rows_into(std::string_view name, std::int64_t row, Tensor& to) const;
 
  private:
+  void read_elements(std::string_view name, std::int64_t begin, Tensor& to) const;
+
   MappedFile file_;
   std::map<std::string, std::string> metadata_;
   std::vector<std::string> names_;
@@ -75,12 +89,17 @@ class SafetensorsFile {
 };
 
 /// Writes the tensors (any device, distinct printable names) to an open file, in the given order
-/// but larger element types first, so that all are aligned. Constant extra memory beside the
-/// header. Throws CheckpointError if the writing fails or the metadata are not UTF-8.
+/// but larger element types first, so that all are aligned. Constant extra memory beside the header
+/// and, for sources, the tensor that is being written. Throws CheckpointError if the writing fails
+/// or the metadata are not UTF-8, and what a source throws.
+void write_safetensors(OutputFile& file, const std::vector<TensorSource>& tensors,
+                       const std::map<std::string, std::string>& metadata);
 void write_safetensors(OutputFile& file, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata);
 /// The same to `path`, by replace_file(): the path holds what it held before or all of the new
 /// file.
+void write_safetensors(const std::filesystem::path& path, const std::vector<TensorSource>& tensors,
+                       const std::map<std::string, std::string>& metadata);
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

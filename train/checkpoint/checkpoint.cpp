@@ -24,7 +24,12 @@ Manifest write_files(const fs::path& path, std::int64_t step, const CheckpointCo
     if (!text.empty()) write(name, [&](OutputFile& file) { file.write(text); });
   };
   write("model.safetensors", [&](OutputFile& file) {
-    write_safetensors(file, contents.model, {{"format", "pt"}});
+    const std::map<std::string, std::string> metadata{{"format", "pt"}};
+    if (contents.streamed_model.empty()) {
+      write_safetensors(file, contents.model, metadata);
+    } else {
+      write_safetensors(file, contents.streamed_model, metadata);
+    }
   });
   if (!contents.optimizer.empty()) {
     write(contents.optimizer_file,

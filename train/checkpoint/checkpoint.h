@@ -2,7 +2,7 @@
 //   model.safetensors      weights under the checkpoint's names, metadata {"format": "pt"}
 //   optimizer.safetensors  optimizer state (absent from imported models); where it is sharded,
 //                          optimizer-00001-of-00002.safetensors and so on, one a rank
-//   config.json            the model's configuration in its publisher's form (family A)
+//   config.json            the model's configuration in its publisher's form
 //   tokenizer.json         absent for tasks without text
 //   trainer.json           step, data position, seed, …
 //   manifest.json          sizes and hashes of all these
@@ -36,6 +36,7 @@ class CheckpointPeers {
 /// What goes into a checkpoint. Nothing is copied; files whose contents are empty are not written.
 struct CheckpointContents {
   std::vector<NamedTensor> model;
+  std::vector<TensorSource> streamed_model;  ///< the same, made one by one; in place of `model`
   std::vector<NamedTensor> optimizer;
   std::string optimizer_file = "optimizer.safetensors";
   std::shared_ptr<CheckpointPeers> peers;  ///< null: there are none

@@ -14,7 +14,7 @@ void add_export(CLI::App& app) {
   };
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
-      "export", "Write an xlstm_large model as transformers (xLSTMForCausalLM) loads it");
+      "export", "Write a model as transformers (family xlstm_large) or the NX-AI package loads it");
   command->add_option("run", options->run, "run directory, or one of its checkpoints")->required();
   command->add_option("directory", options->directory, "new model directory")->required();
   const std::map<std::string, DType> dtypes{
@@ -23,11 +23,17 @@ void add_export(CLI::App& app) {
       ->transform(CLI::CheckedTransformer(dtypes).description(""));
   const std::map<std::string, WeightMode> modes{{"single", WeightMode::kSingle},
                                                 {"fused", WeightMode::kFused}};
-  command->add_option("--weight-mode", options->write.mode, "single or fused (default: single)")
+  command->add_option("--weight-mode", options->write.layout.mode, "single or fused (default: single)")
       ->transform(CLI::CheckedTransformer(modes).description(""));
   const std::map<std::string, Naming> namings{{"hf", Naming::kHf}, {"nxai", Naming::kNxai}};
-  command->add_option("--naming", options->write.naming, "hf or nxai (default: hf)")
+  command->add_option("--naming", options->write.layout.naming, "hf or nxai (default: hf)")
       ->transform(CLI::CheckedTransformer(namings).description(""));
+  const std::map<std::string, SlstmLayout> layouts{{"vanilla", SlstmLayout::kVanilla},
+                                                   {"cuda", SlstmLayout::kCuda}};
+  command
+      ->add_option("--slstm-layout", options->write.layout.slstm,
+                   "family xlstm: vanilla or cuda (default: vanilla)")
+      ->transform(CLI::CheckedTransformer(layouts).description(""));
   command->add_option("--shard-gb", options->shard_gb, "size at which a new file begins, in GB")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);

@@ -12,7 +12,7 @@ void add_import(CLI::App& app) {
   };
   const auto options = std::make_shared<Options>();
   CLI::App* command =
-      app.add_subcommand("import", "Make a run directory from a published xLSTM-7B-like model");
+      app.add_subcommand("import", "Make a run directory from a published model of either family");
   command
       ->add_option("source", options->source, "directory with config.json and safetensors weights")
       ->required();

@@ -4,8 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
-#include "layers/xlstm_large.h"
-#include "train/interchange/xlstm_large_reader.h"
+#include "train/interchange/published_model.h"
 
 namespace carousel {
 namespace fs = std::filesystem;
@@ -55,12 +54,18 @@ void check_range(const std::string& name, const Tensor& t) {
 }
 
 Tensor stack(const ModelFiles& files, const StackedTensor& t, DType dtype) {
-  Tensor whole = Tensor::empty(t.shape, dtype);
-  std::int64_t row = 0;
-  for (const Parameter* part : t.parts) {
-    Tensor rows = whole.slice(row, row + part->spec.shape[0]);
-    files.read_into(part->spec.name, rows);
-    row += part->spec.shape[0];
+  Tensor whole;
+  if (t.swap) {
+    const Tensor part = files.load_as(t.parts.front()->spec.name, dtype);
+    whole = swap_axes(part, *t.swap, t.shape);
+  } else {
+    whole = Tensor::empty(t.shape, dtype);
+    std::int64_t row = 0;
+    for (const Parameter* part : t.parts) {
+      Tensor rows = whole.slice(row, row + part->spec.shape[0]);
+      files.read_into(part->spec.name, rows);
+      row += part->spec.shape[0];
+    }
   }
   if (dtype == DType::kF16) check_range(t.name, whole);
   return whole;
@@ -74,9 +79,10 @@ void write_shards(const ModelFiles& files, const std::vector<Shard>& shards,
     const std::string name =
         shards.size() == 1 ? ModelFiles::kSingleFile
                            : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    std::vector<NamedTensor> tensors;
+    std::vector<TensorSource> tensors;
     for (const StackedTensor& t : shards[i]) {
-      tensors.push_back({t.name, stack(files, t, dtype)});
+      tensors.push_back(
+          {t.name, dtype, t.shape, [&files, &t, dtype] { return stack(files, t, dtype); }});
       weight_map[t.name] = name;
       total += bytes_of(t, dtype);
     }
@@ -94,19 +100,29 @@ void write_shards(const ModelFiles& files, const std::vector<Shard>& shards,
 void export_model(const Checkpoint& checkpoint, const fs::path& directory,
                   const ExportOptions& options) {
   if (checkpoint.config_json().empty()) {
-    throw CheckpointError(
-        "checkpoint '{}' has no config.json: only models of family xlstm_large can be exported",
-        checkpoint.path().string());
+    throw CheckpointError("checkpoint '{}' has no config.json, so it cannot be exported",
+                          checkpoint.path().string());
   }
   const ModelFiles files = ModelFiles::open(checkpoint.path());
-  const XlstmLarge model(read_model_config(files));
-  const ParameterSet& parameters = model.parameters();
-  check_tensors(files, stack_parameters(parameters, Naming::kHf, WeightMode::kSingle));
+  const PublishedModel published = read_published_model(files);
+  const bool family_b = published.config.family == ModelFamily::kXlstm;
+  if (family_b && options.layout.mode == WeightMode::kFused) {
+    throw UsageError("models of family xlstm have no fused weights; leave out --weight-mode");
+  }
   make_empty_directory(directory);
-  const auto shards = split(stack_parameters(parameters, options.naming, options.mode), options);
+  const ParameterSet& parameters = published.model->parameters();
+  std::vector<StackedTensor> tensors = stack_parameters(parameters, options.layout);
+  if (family_b && published.config.xlstm.tie_weights) {
+    const auto embedding =
+        std::ranges::find(tensors, std::string_view(kTiedEmbedding), &StackedTensor::name);
+    StackedTensor head = *embedding;
+    head.name = kTiedHead;
+    tensors.push_back(std::move(head));
+  }
+  const auto shards = split(std::move(tensors), options);
   write_shards(files, shards, directory, options.dtype);
   replace_file(directory / "config.json", [&](OutputFile& file) {
-    file.write(hf_config_json(model.config(), options.dtype, options.mode));
+    file.write(published_config(published.config, options.dtype, options.layout));
   });
   log::info("exported {} parameters as {} to '{}' ({} file(s))", parameters.count(),
             name_of(options.dtype), directory.string(), shards.size());

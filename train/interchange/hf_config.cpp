@@ -3,97 +3,17 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "core/base/error.h"
 #include "layers/xlstm_large.h"
+#include "train/interchange/json_reader.h"
 
 namespace carousel {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxInteger = INT32_MAX;
 constexpr std::int64_t kMaxBlocks = 4096;  // blocks are built before they are looked for
 
-std::string shown(const json& value) {
-  // Only scalars: dump() of a deeply nested value would recurse as deep.
-  return value.is_structured() ? value.type_name() : value.dump(-1, ' ', true);
-}
-
-// Reads keys of one object and collects what is wrong with them.
-class Reader {
- public:
-  explicit Reader(const json& object) : object_(object) {}
-
-  void fail(const std::string& problem) { problems_ += "\n  " + problem; }
-  const std::string& problems() const { return problems_; }
-
-  template <class T>
-  void integer(const char* key, T& out, std::int64_t max = kMaxInteger) {
-    if (const json* value = find(key)) {
-      if (value->is_number_unsigned() && *value >= 1 && *value <= max) {
-        out = value->get<T>();
-      } else {
-        fail(fmt::format("{} is {}, must be a whole number from 1 to {}", key, shown(*value), max));
-      }
-    }
-  }
-  // `null_value` is what null means, NaN if it means nothing.
-  void number(const char* key, double& out, double min, double max, double null_value = NAN) {
-    const auto found = object_.find(key);
-    if (found == object_.end()) return;
-    if (found->is_null() && !std::isnan(null_value)) {
-      out = null_value;
-    } else if (found->is_number() && found->get<double>() >= min && found->get<double>() <= max) {
-      out = found->get<double>();
-    } else {
-      fail(fmt::format("{} is {}, must be a number from {} to {}", key, shown(*found), min, max));
-    }
-  }
-  void boolean(const char* key, bool& out) {
-    if (const json* value = find(key)) {
-      if (value->is_boolean()) {
-        out = value->get<bool>();
-      } else {
-        fail(fmt::format("{} is {}, must be true or false", key, shown(*value)));
-      }
-    }
-  }
-  // Two keys for one number: either may be missing, both must agree.
-  void either(const char* key, const char* other, std::int64_t& out,
-              std::int64_t max = kMaxInteger) {
-    std::int64_t first = 0;
-    std::int64_t second = 0;
-    integer(key, first, max);
-    integer(other, second, max);
-    if (find(key) == nullptr && find(other) == nullptr) {
-      fail(fmt::format("neither {} nor {} is given", key, other));
-    } else if (first != 0 && second != 0 && first != second) {
-      fail(fmt::format("{} is {}, but {} is {}", key, first, other, second));
-    }
-    out = first != 0 ? first : second;
-  }
-  void required(const char* key, std::int64_t& out) {
-    if (find(key) == nullptr) fail(fmt::format("{} is missing", key));
-    integer(key, out);
-  }
-  void must_be(const char* key, const std::vector<json>& allowed, const char* why) {
-    const json* value = find(key);
-    if (value == nullptr || std::ranges::find(allowed, *value) != allowed.end()) return;
-    fail(fmt::format("{} is {}: {}", key, shown(*value), why));
-  }
-
- private:
-  // transformers writes null for "not given".
-  const json* find(const char* key) const {
-    const auto found = object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  const json& object_;
-  std::string problems_;
-};
-
-void check_heads(const XlstmLargeConfig& c, Reader& reader) {
+void check_heads(const XlstmLargeConfig& c, JsonReader& reader) {
   for (const auto& [what, width] : {std::pair("hidden_size·qk_dim_factor", qk_dim(c)),
                                     std::pair("hidden_size·v_dim_factor", v_dim(c))}) {
     if (width < c.num_heads || width % c.num_heads != 0) {
@@ -103,7 +23,7 @@ void check_heads(const XlstmLargeConfig& c, Reader& reader) {
   }
 }
 
-XlstmLargeConfig read(Reader& reader) {
+XlstmLargeConfig read(JsonReader& reader) {
   XlstmLargeConfig c;
   reader.must_be("model_type", {"xlstm"}, "only 'xlstm' can be read");
   reader.must_be("tie_word_embeddings", {false}, "tied embeddings are not supported");
@@ -130,6 +50,8 @@ XlstmLargeConfig read(Reader& reader) {
   return c;
 }
 
+}  // namespace
+
 const char* torch_name_of(DType dtype) {
   switch (dtype) {
     case DType::kF32:
@@ -139,11 +61,9 @@ const char* torch_name_of(DType dtype) {
     case DType::kF16:
       return "float16";
     default:
-      throw InternalError("no checkpoint of family A holds {}", name_of(dtype));
+      throw InternalError("no published checkpoint holds {}", name_of(dtype));
   }
 }
-
-}  // namespace
 
 std::string hf_config_json(const XlstmLargeConfig& c, DType dtype, WeightMode mode) {
   const auto cap = [](double value) { return value > 0.0 ? json(value) : json(nullptr); };
@@ -189,15 +109,8 @@ std::string hf_config_json(const XlstmLargeConfig& c, DType dtype, WeightMode mo
 }
 
 XlstmLargeConfig parse_hf_config(const std::filesystem::path& path, const std::string& text) {
-  json object;
-  try {
-    object = json::parse(text);
-  } catch (const json::exception& e) {
-    throw CheckpointError("'{}' is broken: {}", path.string(),
-                          std::string(e.what()).substr(0, 300));
-  }
-  if (!object.is_object()) throw CheckpointError("'{}' is not a JSON object", path.string());
-  Reader reader(object);
+  const json object = parse_json_object(path, text);
+  JsonReader reader(object);
   const XlstmLargeConfig config = read(reader);
   if (!reader.problems().empty()) {
     throw CheckpointError("'{}' does not describe a model of family xlstm_large:{}", path.string(),

@@ -13,6 +13,9 @@ namespace carousel {
 /// one, both gates in one, both upward projections in one.
 enum class WeightMode { kSingle, kFused };
 
+/// "float32", "bfloat16" or "float16".
+const char* torch_name_of(DType dtype);
+
 /// The text of config.json; parse_hf_config() reads the configuration back from it unchanged but
 /// for the dropout, which it has no word for. `dtype` is that of the tensors beside it.
 std::string hf_config_json(const XlstmLargeConfig& config, DType dtype = DType::kF32,

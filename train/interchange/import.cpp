@@ -5,11 +5,10 @@
 #include "core/base/log.h"
 #include "data/id_tokenizer.h"
 #include "data/sentencepiece_tokenizer.h"
-#include "layers/xlstm_large.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/directory.h"
 #include "train/config/config.h"
-#include "train/interchange/xlstm_large_reader.h"
+#include "train/environment.h"
 
 namespace carousel {
 namespace fs = std::filesystem;
@@ -33,21 +32,50 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path, std::int64_t 
 }
 
 // A configuration that loads; its data are for the user to set.
-Config run_config(const XlstmLargeConfig& model, const fs::path& run,
-                  const ImportOptions& options) {
+Config run_config(const ModelConfig& model, const fs::path& run, const ImportOptions& options) {
   Config config;
   config.name = "imported";
   config.output_dir = run.string();
   config.steps = 1000;
-  config.model.family = ModelFamily::kXlstmLarge;
-  config.model.xlstm_large = model;
-  config.model.vocab_size = model.vocab_size;
+  config.model = model;
   config.data.train = {"set-data.train.txt"};
   config.data.tokenizer = options.tokenizer.empty() ? "none" : options.tokenizer;
   return config;
 }
 
+double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); }
+
+void check_plan(const ImportPlan& plan, const fs::path& source, std::size_t limit) {
+  const std::size_t available = limit > 0 ? limit : memory_info().available;
+  log::info("plan: {} parameters from '{}', {:.1f} MiB to write, {:.1f} MiB of memory for {}",
+            plan.parameters, source.string(), mebibytes(plan.disk), mebibytes(plan.memory),
+            plan.largest);
+  if (available > 0 && plan.memory > available) {
+    throw OutOfMemoryError(
+        "importing '{}' needs {:.1f} MiB of memory for its largest tensor, {}, but {:.1f} MiB are "
+        "available; free memory or import on a larger machine",
+        source.string(), mebibytes(plan.memory), plan.largest, mebibytes(available));
+  }
+}
+
 }  // namespace
+
+ImportPlan plan_import(const PublishedModel& published) {
+  ImportPlan plan;
+  for (const StackedTensor& t : published.tensors) {
+    for (const Parameter* part : t.parts) {
+      const auto bytes = static_cast<std::size_t>(part->spec.shape.numel()) * sizeof(float);
+      const std::size_t needed = t.swap ? 2 * bytes : bytes;  // before and after the swap
+      plan.parameters += part->spec.shape.numel();
+      plan.disk += bytes;
+      if (needed > plan.memory) {
+        plan.memory = needed;
+        plan.largest = fmt::format("{} {}", part->spec.name, part->spec.shape);
+      }
+    }
+  }
+  return plan;
+}
 
 void import_model(const fs::path& source, const fs::path& run, const ImportOptions& options) {
   const fs::path checkpoints = run / "checkpoints";
@@ -55,12 +83,13 @@ void import_model(const fs::path& source, const fs::path& run, const ImportOptio
     throw UsageError("'{}' holds checkpoints already; give a new directory", run.string());
   }
   const ModelFiles files = ModelFiles::open(source);
-  const XlstmLarge model(read_model_config(files));
-  const auto tokenizer = open_tokenizer(options.tokenizer, model.vocab_size());
-  const Config config = run_config(model.config(), run, options);
+  const PublishedModel published = read_published_model(files);
+  check_plan(plan_import(published), source, options.memory_limit);
+  const auto tokenizer = open_tokenizer(options.tokenizer, published.model->vocab_size());
+  const Config config = run_config(published.config, run, options);
   CheckpointContents contents;
-  contents.model = read_parameters(files, model.parameters(), DType::kF32);
-  contents.config_json = hf_config_json(model.config());
+  contents.streamed_model = parameter_sources(files, published, DType::kF32);
+  contents.config_json = published_config(published.config);
   contents.tokenizer_json = tokenizer->to_json().dump();
   contents.trainer = {{"step", 0},
                       {"imported_from", fs::absolute(source).string()},
@@ -68,8 +97,8 @@ void import_model(const fs::path& source, const fs::path& run, const ImportOptio
   save_checkpoint(checkpoints, 0, contents);
   replace_file(run / "config.yaml", [&](OutputFile& file) { file.write(to_yaml(config)); });
   load_config((run / "config.yaml").string(), {});  // what it describes can be built
-  log::info("imported {} parameters from '{}' to '{}'", model.parameters().count(), source.string(),
-            run.string());
+  log::info("imported {} parameters from '{}' to '{}'", published.model->parameters().count(),
+            source.string(), run.string());
 }
 
 }  // namespace carousel

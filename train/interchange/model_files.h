@@ -34,6 +34,10 @@ class ModelFiles {
   }
   /// Overwrites `to`, as SafetensorsFile::read_into() does.
   void read_into(const std::string& name, Tensor& to) const { file_of(name).read_into(name, to); }
+  /// The same from row `row` on, as SafetensorsFile::read_rows_into() does.
+  void read_rows_into(const std::string& name, std::int64_t row, Tensor& to) const {
+    file_of(name).read_rows_into(name, row, to);
+  }
 
  private:
   explicit ModelFiles(std::filesystem::path directory) : directory_(std::move(directory)) {}
