@@ -70,7 +70,8 @@ std::vector<std::string> problems_of(const XlstmConfig& c) {
   std::vector<std::string> problems;
   const auto divides = [&](std::int64_t width, const char* what, std::int64_t n, const char* key) {
     if (n < 1 || width < n || width % n != 0) {
-      problems.push_back(fmt::format("{} is {}, which {} = {} does not divide", what, width, key, n));
+      problems.push_back(
+          fmt::format("{} is {}, which {} = {} does not divide", what, width, key, n));
     }
   };
   if (c.vocab_size < 1) {
@@ -87,9 +88,8 @@ std::vector<std::string> problems_of(const XlstmConfig& c) {
   }
   for (const std::int64_t block : c.slstm_at) {
     if (block < 0 || block >= c.num_blocks || std::ranges::count(c.slstm_at, block) != 1) {
-      problems.push_back(
-          fmt::format("slstm_at names block {}; each must be in [0, {}) and named once", block,
-                      c.num_blocks));
+      problems.push_back(fmt::format(
+          "slstm_at names block {}; each must be in [0, {}) and named once", block, c.num_blocks));
     }
   }
   const auto slstm_blocks = static_cast<std::int64_t>(c.slstm_at.size());

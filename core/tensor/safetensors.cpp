@@ -142,8 +142,8 @@ void SafetensorsFile::read_elements(std::string_view name, std::int64_t begin, T
   file_.forget(offset, static_cast<std::size_t>(to.numel()) * size_of(from.dtype));
 }
 
-void write_safetensors(OutputFile& file, const std::vector<TensorSource>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
+void stream_safetensors(OutputFile& file, const std::vector<TensorSource>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
   std::vector<const TensorSource*> order;
   for (const TensorSource& t : tensors) order.push_back(&t);
   std::ranges::stable_sort(order, std::greater{},
@@ -176,12 +176,12 @@ void write_safetensors(OutputFile& file, const std::vector<NamedTensor>& tensors
     CAROUSEL_CHECK(t.tensor.defined(), "tensor '{}' is undefined", t.name);
     sources.push_back({t.name, t.tensor.dtype(), t.tensor.shape(), [&t] { return t.tensor; }});
   }
-  write_safetensors(file, sources, metadata);
+  stream_safetensors(file, sources, metadata);
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::vector<TensorSource>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  replace_file(path, [&](OutputFile& file) { write_safetensors(file, tensors, metadata); });
+void stream_safetensors(const std::filesystem::path& path, const std::vector<TensorSource>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
+  replace_file(path, [&](OutputFile& file) { stream_safetensors(file, tensors, metadata); });
 }
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,

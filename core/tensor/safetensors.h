@@ -92,14 +92,14 @@ class SafetensorsFile {
 /// but larger element types first, so that all are aligned. Constant extra memory beside the header
 /// and, for sources, the tensor that is being written. Throws CheckpointError if the writing fails
 /// or the metadata are not UTF-8, and what a source throws.
-void write_safetensors(OutputFile& file, const std::vector<TensorSource>& tensors,
-                       const std::map<std::string, std::string>& metadata);
+void stream_safetensors(OutputFile& file, const std::vector<TensorSource>& tensors,
+                        const std::map<std::string, std::string>& metadata);
 void write_safetensors(OutputFile& file, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata);
 /// The same to `path`, by replace_file(): the path holds what it held before or all of the new
 /// file.
-void write_safetensors(const std::filesystem::path& path, const std::vector<TensorSource>& tensors,
-                       const std::map<std::string, std::string>& metadata);
+void stream_safetensors(const std::filesystem::path& path, const std::vector<TensorSource>& tensors,
+                        const std::map<std::string, std::string>& metadata);
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

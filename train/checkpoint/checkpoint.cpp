@@ -28,7 +28,7 @@ Manifest write_files(const fs::path& path, std::int64_t step, const CheckpointCo
     if (contents.streamed_model.empty()) {
       write_safetensors(file, contents.model, metadata);
     } else {
-      write_safetensors(file, contents.streamed_model, metadata);
+      stream_safetensors(file, contents.streamed_model, metadata);
     }
   });
   if (!contents.optimizer.empty()) {

@@ -23,7 +23,8 @@ void add_export(CLI::App& app) {
       ->transform(CLI::CheckedTransformer(dtypes).description(""));
   const std::map<std::string, WeightMode> modes{{"single", WeightMode::kSingle},
                                                 {"fused", WeightMode::kFused}};
-  command->add_option("--weight-mode", options->write.layout.mode, "single or fused (default: single)")
+  command
+      ->add_option("--weight-mode", options->write.layout.mode, "single or fused (default: single)")
       ->transform(CLI::CheckedTransformer(modes).description(""));
   const std::map<std::string, Naming> namings{{"hf", Naming::kHf}, {"nxai", Naming::kNxai}};
   command->add_option("--naming", options->write.layout.naming, "hf or nxai (default: hf)")

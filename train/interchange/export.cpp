@@ -86,7 +86,7 @@ void write_shards(const ModelFiles& files, const std::vector<Shard>& shards,
       weight_map[t.name] = name;
       total += bytes_of(t, dtype);
     }
-    write_safetensors(directory / name, tensors, {{"format", "pt"}});
+    stream_safetensors(directory / name, tensors, {{"format", "pt"}});
   }
   if (shards.size() == 1) return;
   const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}},

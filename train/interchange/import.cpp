@@ -1,5 +1,6 @@
 #include "train/interchange/import.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
@@ -39,6 +40,9 @@ Config run_config(const ModelConfig& model, const fs::path& run, const ImportOpt
   config.steps = 1000;
   config.model = model;
   config.data.train = {"set-data.train.txt"};
+  if (model.family == ModelFamily::kXlstm) {
+    config.data.seq_len = std::min(config.data.seq_len, model.xlstm.context_length);
+  }
   config.data.tokenizer = options.tokenizer.empty() ? "none" : options.tokenizer;
   return config;
 }

@@ -81,9 +81,8 @@ std::vector<StackedTensor> stack_parameters(const ParameterSet& parameters, cons
     tensors[found->second].parts.push_back(&p);
   }
   for (StackedTensor& t : tensors) {
-    std::ranges::sort(t.parts, {}, [&](const Parameter* p) {
-      return place_of(p->spec.name, layout.mode).part;
-    });
+    std::ranges::sort(t.parts, {},
+                      [&](const Parameter* p) { return place_of(p->spec.name, layout.mode).part; });
     t.shape = stacked_shape(t.parts);
     if (layout.slstm == SlstmLayout::kCuda) arrange_for_cuda(t, parameters);
   }
@@ -108,8 +107,6 @@ Tensor swap_axes(const Tensor& t, const AxisSwap& axes, const Shape& shape) {
   return out;
 }
 
-AxisSwap inverse(const AxisSwap& axes) {
-  return {axes.outer, axes.columns, axes.rows, axes.inner};
-}
+AxisSwap inverse(const AxisSwap& axes) { return {axes.outer, axes.columns, axes.rows, axes.inner}; }
 
 }  // namespace carousel

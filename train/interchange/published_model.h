@@ -30,7 +30,8 @@ PublishedModel read_published_model(const ModelFiles& files);
 std::vector<TensorSource> parameter_sources(const ModelFiles& files,
                                             const PublishedModel& published, DType dtype);
 
-/// The text of config.json for `config`: transformers' form for family A, the NX-AI package's for B.
+/// The text of config.json for `config`: transformers' form for family A, the NX-AI package's for
+/// B.
 std::string published_config(const ModelConfig& config, DType dtype = DType::kF32,
                              const Layout& layout = {});
 

@@ -134,6 +134,40 @@ TEST(Safetensors, ReadsIntoViewsAndBumpsTheirVersion) {
   EXPECT_NE(said.find("'x' has shape (2, 3), expected (3, 2)"), std::string::npos) << said;
 }
 
+TEST(Safetensors, ReadsRowsOfATensor) {
+  const TempDir dir;
+  const Tensor x = testing::random_normal<float>({5, 3}, 1);
+  write_safetensors(dir / "a", {{"x", x}, {"scalar", Tensor::zeros({}, DType::kF32)}});
+  const SafetensorsFile file(dir / "a");
+  Tensor rows = Tensor::empty({2, 3}, DType::kF32);
+  file.read_rows_into("x", 3, rows);
+  EXPECT_EQ(rows.to_vector<float>(), x.slice(3, 5).to_vector<float>());
+  Tensor none = Tensor::empty({0, 3}, DType::kF32);
+  file.read_rows_into("x", 5, none);
+  EXPECT_THROW(file.read_rows_into("x", 4, rows), CheckpointError);
+  EXPECT_THROW(file.read_rows_into("x", -1, rows), CheckpointError);
+  EXPECT_THROW(file.read_rows_into("scalar", 0, rows), CheckpointError);
+  Tensor narrow = Tensor::empty({2, 2}, DType::kF32);
+  EXPECT_THROW(file.read_rows_into("x", 0, narrow), CheckpointError);
+}
+
+TEST(Safetensors, StreamsTensorsThatAreMadeInTurn) {
+  const TempDir dir;
+  int made = 0;
+  const auto source = [&](const char* name, float value) {
+    return TensorSource{name, DType::kF32, {2}, [&made, value] {
+                          ++made;
+                          return Tensor::from<float>(std::vector{value, value}, {2});
+                        }};
+  };
+  stream_safetensors(dir / "a", {source("one", 1), source("two", 2)}, {});
+  EXPECT_EQ(made, 2);
+  const SafetensorsFile file(dir / "a");
+  EXPECT_EQ(file.load("two").to_vector<float>(), (std::vector<float>{2, 2}));
+  const TensorSource wrong{"x", DType::kF32, {3}, [] { return Tensor::zeros({2}, DType::kF32); }};
+  EXPECT_THROW(stream_safetensors(dir / "b", {wrong}, {}), InternalError);
+}
+
 TEST(Safetensors, UnknownTensorsAreNamed) {
   const TempDir dir;
   write_safetensors(dir / "a", {});
