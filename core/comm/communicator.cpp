@@ -111,12 +111,14 @@ std::string Communicator::await(const std::string& key, const char* what) {
 
 void Communicator::check() {
   if (const auto failure = monitor_.failure()) {
-    throw PeerError("{}", *failure);
+    const Monitor::Ticket at = monitor_.newest();
+    throw PeerError("{}; this rank has come to {} (collective {})", *failure, at.name, at.number);
   }
 }
 
 void Communicator::abort(const std::string& reason) noexcept {
   monitor_.report(reason);
+  monitor_.blame(reason);
   interrupt();
 }
 

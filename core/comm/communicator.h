@@ -91,6 +91,8 @@ class Communicator {
   void publish(const std::string& key, const std::string& value) { store_->set(key, value); }
   std::string await(const std::string& key, const char* what);
 
+  /// Whether a rank or a collective is known to have failed.
+  bool failed() { return monitor_.failure().has_value(); }
   /// Throws PeerError if a rank or a collective has failed by now: for callers that have just
   /// waited for the device.
   void check();

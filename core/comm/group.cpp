@@ -9,6 +9,11 @@
 namespace carousel::comm {
 namespace {
 
+// How long rank 0 keeps the store for the others, when they read why the group ended, and when they
+// are about to be done.
+constexpr Milliseconds kShortWait{1000};
+constexpr Milliseconds kLongWait{5000};
+
 std::string this_process() {
   char host[HOST_NAME_MAX + 1] = {};
   ::gethostname(host, HOST_NAME_MAX);
@@ -104,7 +109,7 @@ Group::Group(const Placement& placement, Device device, const std::string& ident
   try {
     meet(*store_, placement_, identity, join_timeout);
   } catch (const Error&) {
-    leave(Milliseconds{1000});  // the others read the verdict first
+    leave(kShortWait);  // the others read the verdict first
     throw;
   }
   const GroupOptions options{.rank = placement_.rank,
@@ -116,8 +121,9 @@ Group::Group(const Placement& placement, Device device, const std::string& ident
 }
 
 Group::~Group() {
+  const bool failed = communicator_->failed();
   communicator_.reset();
-  leave(Milliseconds{5000});
+  leave(failed ? kShortWait : kLongWait);
 }
 
 void Group::leave(Milliseconds patience) noexcept {

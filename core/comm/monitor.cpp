@@ -71,6 +71,11 @@ Monitor::Ticket Monitor::enter(std::string name) {
   return newest_;
 }
 
+Monitor::Ticket Monitor::newest() {
+  const std::lock_guard lock(mutex_);
+  return newest_;
+}
+
 void Monitor::note_failure(const std::string& failure) {
   {
     const std::lock_guard lock(mutex_);

@@ -39,6 +39,9 @@ class Monitor {
   /// Enters a collective into the books.
   Ticket enter(std::string name);
 
+  /// The last one entered.
+  Ticket newest();
+
   /// Reports a failure of this rank, unless one is known already. Does not throw.
   void report(const std::string& reason) noexcept;
   /// The first failure of any rank, if this rank has heard of one; waits for it up to `patience`.

@@ -35,8 +35,7 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-// Collectives run on a stream of their own. NCCL is used without blocking, so that whatever its
-// calls wait for can be given up.
+// Collectives run on a stream of their own.
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const GroupOptions& options, std::unique_ptr<Store> store)
@@ -69,7 +68,8 @@ class NcclCommunicator final : public Communicator {
     }
     changed_.notify_all();
     watchdog_.join();
-    if (comm_ != nullptr && ncclCommFinalize(comm_) <= ncclInProgress) ncclCommDestroy(comm_);
+    // Every collective is done here, and the others need nothing more of this rank for theirs.
+    if (comm_ != nullptr) ncclCommDestroy(comm_);
     cudaStreamDestroy(stream_);
   }
 
@@ -101,7 +101,7 @@ class NcclCommunicator final : public Communicator {
   void connect() {
     ncclUniqueId id{};
     if (rank() == 0) {
-      settle(ncclGetUniqueId(&id), "ncclGetUniqueId");
+      check_call(ncclGetUniqueId(&id), "ncclGetUniqueId");
       store().set("nccl", {id.internal, sizeof id.internal});
     }
     const auto text = store().get("nccl", options().timeout);
@@ -109,21 +109,13 @@ class NcclCommunicator final : public Communicator {
       throw PeerError("NCCL's address did not come within the time-out");
     }
     std::memcpy(id.internal, text->data(), text->size());
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;
+    ncclComm_t comm = nullptr;
+    check_call(ncclCommInitRank(&comm, world_size(), id, rank()), "ncclCommInitRank");
     const std::lock_guard lock(mutex_);
-    settle(ncclCommInitRankConfig(&comm_, world_size(), id, rank(), &config), "ncclCommInit");
+    comm_ = comm;
   }
 
-  // Waits until NCCL has taken a call in; that may need the other ranks.
-  void settle(ncclResult_t result, const char* call) {
-    const auto deadline = Clock::now() + options().timeout;
-    while (result == ncclInProgress && comm_ != nullptr) {
-      if (interrupted_) throw PeerError("{} was given up", call);
-      if (Clock::now() >= deadline) throw PeerError("{} did not end in time", call);
-      if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) break;
-      if (result == ncclInProgress) std::this_thread::yield();
-    }
+  static void check_call(ncclResult_t result, const char* call) {
     if (result != ncclSuccess) throw PeerError("{}: {}", call, ncclGetErrorString(result));
   }
 
@@ -154,8 +146,9 @@ class NcclCommunicator final : public Communicator {
     const auto count = static_cast<std::size_t>(t.numel());
     if (order == Sum::kFast) {
       return start(t, std::move(ticket), [&] {
-        settle(ncclAllReduce(t.raw(), t.raw(), count, type_of(t.dtype()), ncclSum, comm_, stream_),
-               "ncclAllReduce");
+        check_call(
+            ncclAllReduce(t.raw(), t.raw(), count, type_of(t.dtype()), ncclSum, comm_, stream_),
+            "ncclAllReduce");
       });
     }
     const Tensor pieces = new_staging(t);
@@ -171,10 +164,10 @@ class NcclCommunicator final : public Communicator {
   Work start_reduce_scatter(const Tensor& t, Sum order, Monitor::Ticket ticket) override {
     if (order == Sum::kFast) {
       return start(t, std::move(ticket), [&] {
-        settle(ncclReduceScatter(t.raw(), piece(t, rank()),
-                                 static_cast<std::size_t>(t.numel() / world_size()),
-                                 type_of(t.dtype()), ncclSum, comm_, stream_),
-               "ncclReduceScatter");
+        check_call(ncclReduceScatter(t.raw(), piece(t, rank()),
+                                     static_cast<std::size_t>(t.numel() / world_size()),
+                                     type_of(t.dtype()), ncclSum, comm_, stream_),
+                   "ncclReduceScatter");
       });
     }
     const Tensor pieces = new_staging(t);
@@ -188,20 +181,20 @@ class NcclCommunicator final : public Communicator {
 
   Work start_broadcast(const Tensor& t, int root, Monitor::Ticket ticket) override {
     return start(t, std::move(ticket), [&] {
-      settle(ncclBroadcast(t.raw(), t.raw(), t.bytes(), ncclInt8, root, comm_, stream_),
-             "ncclBroadcast");
+      check_call(ncclBroadcast(t.raw(), t.raw(), t.bytes(), ncclInt8, root, comm_, stream_),
+                 "ncclBroadcast");
     });
   }
 
   // The pieces of all ranks for this one, exchanged, then summed in order.
   void tree_reduce_scatter(const Tensor& t, const Tensor& pieces) {
     const auto bytes = t.bytes() / static_cast<std::size_t>(world_size());
-    settle(ncclGroupStart(), "ncclGroupStart");
+    check_call(ncclGroupStart(), "ncclGroupStart");
     for (int r = 0; r < world_size(); ++r) {
-      settle(ncclSend(piece(t, r), bytes, ncclInt8, r, comm_, stream_), "ncclSend");
-      settle(ncclRecv(piece(pieces, r), bytes, ncclInt8, r, comm_, stream_), "ncclRecv");
+      check_call(ncclSend(piece(t, r), bytes, ncclInt8, r, comm_, stream_), "ncclSend");
+      check_call(ncclRecv(piece(pieces, r), bytes, ncclInt8, r, comm_, stream_), "ncclRecv");
     }
-    settle(ncclGroupEnd(), "ncclGroupEnd");
+    check_call(ncclGroupEnd(), "ncclGroupEnd");
     const std::int64_t n = t.numel() / world_size();
     if (t.dtype() == DType::kF32) {
       tree_sum(pieces.data<float>(), world_size(), n, reinterpret_cast<float*>(piece(t, rank())),
@@ -213,7 +206,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void gather_pieces(const Tensor& t) {
-    settle(
+    check_call(
         ncclAllGather(piece(t, rank()), t.raw(), t.bytes() / static_cast<std::size_t>(world_size()),
                       ncclInt8, comm_, stream_),
         "ncclAllGather");
@@ -259,13 +252,14 @@ class NcclCommunicator final : public Communicator {
 
   void interrupt() noexcept override {
     interrupted_ = true;
-    const std::lock_guard lock(mutex_);
+    // Whoever holds the mutex for long is inside NCCL, waiting for what only the abort ends.
+    std::unique_lock lock(mutex_, std::chrono::seconds(2));
     if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
   }
 
   cudaStream_t stream_ = nullptr;
-  std::mutex mutex_;  // of all below
-  std::condition_variable changed_;
+  std::timed_mutex mutex_;  // of all below
+  std::condition_variable_any changed_;
   ncclComm_t comm_ = nullptr;
   std::deque<Running> running_;
   bool stopping_ = false;
