@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <numeric>
 
 #include "core/kernels/cross_entropy.h"
 #include "train/loss.h"
@@ -14,22 +15,22 @@ namespace {
 struct Totals {
   std::vector<double> loss;
   std::vector<std::int64_t> count;
-  std::int64_t correct = 0;
+  std::vector<std::int64_t> correct;
   std::int64_t bytes = 0;
 
   void add_over_ranks(comm::Communicator& communicator) {
     std::vector<double> all = loss;
     all.insert(all.end(), count.begin(), count.end());
-    all.push_back(static_cast<double>(correct));
+    all.insert(all.end(), correct.begin(), correct.end());
     all.push_back(static_cast<double>(bytes));
     communicator.sum_on_host(all, "evaluation");
     const std::size_t n = loss.size();
     for (std::size_t p = 0; p < n; ++p) {
       loss[p] = all[p];
       count[p] = static_cast<std::int64_t>(all[n + p]);
+      correct[p] = static_cast<std::int64_t>(all[2 * n + p]);
     }
-    correct = static_cast<std::int64_t>(all[2 * n]);
-    bytes = static_cast<std::int64_t>(all[2 * n + 1]);
+    bytes = static_cast<std::int64_t>(all[3 * n]);
   }
 };
 
@@ -51,7 +52,7 @@ void add_batch(const LanguageModel& model, const Batch& batch, const Tokenizer* 
     if (targets[t] == kIgnoreTarget) continue;
     totals.loss[t % seq] += loss[t];
     ++totals.count[t % seq];
-    totals.correct += correct[t];
+    totals.correct[t % seq] += correct[t];
     if (tokenizer != nullptr) {
       bool at_start = false;  // a word keeps the space in front of it
       totals.bytes += std::ssize(tokenizer->decode_token(targets[t], at_start));
@@ -72,6 +73,7 @@ EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::
   Totals totals;
   totals.loss.resize(static_cast<std::size_t>(source.seq_len()));
   totals.count.resize(totals.loss.size());
+  totals.correct.resize(totals.loss.size());
   std::int64_t turn = 0;
   for (std::int64_t b = 0; b < source.num_batches(); ++b) {
     for (std::int64_t begin = 0; begin < source.batch_size(); begin += size) {
@@ -94,11 +96,36 @@ EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::
   }
   if (result.targets == 0) throw DataError("the validation data has no token to predict");
   result.loss = loss / static_cast<double>(result.targets);
-  result.accuracy = static_cast<double>(totals.correct) / static_cast<double>(result.targets);
+  const auto correct =
+      std::accumulate(totals.correct.begin(), totals.correct.end(), std::int64_t{});
+  result.accuracy = static_cast<double>(correct) / static_cast<double>(result.targets);
+  result.targets_by_position = std::move(totals.count);
+  result.correct_by_position = std::move(totals.correct);
   if (totals.bytes > 0) {
     result.bits_per_byte = loss / std::numbers::ln2 / static_cast<double>(totals.bytes);
   }
   return result;
+}
+
+std::string by_position(const EvalResult& result) {
+  std::string text;
+  const std::size_t seq = result.loss_by_position.size();
+  for (std::size_t begin = 0, end = 1; begin < seq; begin = end, end *= 2) {
+    end = std::min(end, seq);
+    double loss = 0.0;
+    double targets = 0.0;
+    double correct = 0.0;
+    for (std::size_t p = begin; p < end; ++p) {
+      const auto count = static_cast<double>(result.targets_by_position[p]);
+      loss += count * result.loss_by_position[p];
+      targets += count;
+      correct += static_cast<double>(result.correct_by_position[p]);
+    }
+    if (targets == 0.0) continue;
+    text += fmt::format("  tokens {:>6} to {:>6}  loss {:.4f}  accuracy {:5.1f} %\n", begin + 1,
+                        end, loss / targets, 100.0 * correct / targets);
+  }
+  return text;
 }
 
 nlohmann::json eval_record(std::int64_t step, const EvalResult& result) {

@@ -19,8 +19,11 @@ struct EvalResult {
   std::int64_t targets = 0;             ///< how many were predicted
   double accuracy = 0.0;                ///< share of targets with the largest logit
   std::optional<double> bits_per_byte;  ///< where tokens stand for bytes of text
-  std::vector<double>
-      loss_by_position;  ///< nats, mean over sequences, at each position of the window
+  /// At each position of the window: the number of targets, the mean loss of these in nats (0 if
+  /// there are none), and how many of them have the largest logit.
+  std::vector<std::int64_t> targets_by_position;
+  std::vector<double> loss_by_position;
+  std::vector<std::int64_t> correct_by_position;
 
   double perplexity() const;
 };
@@ -31,6 +34,11 @@ struct EvalResult {
 /// result. Throws DataError if there is nothing to predict.
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
                     const Tokenizer* tokenizer, comm::Communicator* communicator = nullptr);
+
+/// A line for each stretch of positions that has targets, each stretch twice as long as the one
+/// before: their loss and accuracy. So it shows whether a longer context still helps, and where a
+/// model fails beyond the lengths it was trained on.
+std::string by_position(const EvalResult& result);
 
 /// {"step", "val_loss", "val_perplexity", "val_accuracy"[, "val_bits_per_byte"]}
 nlohmann::json eval_record(std::int64_t step, const EvalResult& result);

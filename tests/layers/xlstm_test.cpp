@@ -116,7 +116,7 @@ TEST(Xlstm, RecomputeGivesTheSameBits) {
 TEST(Xlstm, StepByStepLogitsEqualTheParallelOnes) {
   Xlstm model(tiny_config());
   randomise(model, DType::kF32, 3);
-  constexpr std::int64_t kSeq = 200;
+  constexpr std::int64_t kSeq = 500;
   const Tensor tokens = random_tokens({kSeq}, kVocab, 5);
   const NoGrad no_grad;
   const Variable hidden = model.hidden(tokens.reshape({1, kSeq}), {}, {});

@@ -41,20 +41,11 @@ nlohmann::json to_json(const EvalResult& result) {
                          {"perplexity", result.perplexity()},
                          {"accuracy", result.accuracy},
                          {"targets", result.targets},
+                         {"targets_by_position", result.targets_by_position},
+                         {"correct_by_position", result.correct_by_position},
                          {"loss_by_position", result.loss_by_position}};
   if (result.bits_per_byte) json["bits_per_byte"] = *result.bits_per_byte;
   return json;
-}
-
-// Means over stretches whose length doubles: does the model still gain from a longer context?
-void print_by_position(const std::vector<double>& loss) {
-  for (std::size_t begin = 0, end = 1; begin < loss.size(); begin = end, end *= 2) {
-    end = std::min(end, loss.size());
-    double sum = 0.0;
-    for (std::size_t p = begin; p < end; ++p) sum += loss[p];
-    fmt::print("  tokens {:>6} to {:>6}  loss {:.4f}\n", begin + 1, end,
-               sum / static_cast<double>(end - begin));
-  }
 }
 
 void run_eval(const EvalOptions& options) {
@@ -69,7 +60,7 @@ void run_eval(const EvalOptions& options) {
   }
   fmt::print("{} at step {}\n{}\n{}\n", trained.checkpoint.string(), trained.step,
              dataset.validation->describe(), to_string(result));
-  if (options.by_position) print_by_position(result.loss_by_position);
+  if (options.by_position) fmt::print("{}", by_position(result));
 }
 
 }  // namespace
@@ -93,7 +84,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--seq-len", options->seq_len, "tokens a window; 0: as in training")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->add_flag("--by-position", options->by_position, "also the loss by position");
+  command->add_flag("--by-position", options->by_position, "also loss and accuracy by position");
   command->add_flag("--json", options->json, "one JSON object instead of text");
   add_device_option(*command, options->device);
   command->footer("Example: carousel eval runs/quickstart --seq-len 1024 --by-position");
