@@ -5,7 +5,7 @@
 #   RANKS    numbers of processes, e.g. "1 2 4 8": powers of two, ascending
 #   CONFIG   configurations to train on random text, with their own micro_batch_size on each rank
 #   key=…    overrides for all runs
-# Environment: STEPS of each run (30), BUCKETS in MiB to compare at the largest number ("5 25 100"),
+# Environment: STEPS of each run (30), BUCKETS in MiB to compare at the largest number ("25 400 4000"),
 # SMALL overrides that make a model for the checks of bits and faults.
 # Prints Markdown: tokens/s against one rank, ZeRO-1, bucket sizes, the time that is not hidden,
 # bitwise equality of the deterministic mode, and a run that survives kill -9 on fewer ranks.
@@ -19,7 +19,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do configs+=("$1"); shift; done
 [ $# -gt 0 ] && shift
 overrides=("$@")
 steps=${STEPS:-30}
-read -ra buckets <<<"${BUCKETS:-5 25 100}"
+read -ra buckets <<<"${BUCKETS:-25 400 4000}"
 read -ra small <<<"${SMALL:-model.embedding_dim=256 model.num_heads=2 model.num_blocks=2 data.seq_len=256}"
 largest=${ranks[-1]}
 failed=0

@@ -17,7 +17,7 @@ struct ParallelOptions {
   int zero_stage = 0;
   /// Sums over ranks form a fixed tree: see comm::Sum::kTree.
   bool deterministic = false;
-  std::int64_t bucket_bytes = std::int64_t{25} << 20;
+  std::int64_t bucket_bytes = std::int64_t{400} << 20;
 };
 
 class DataParallel {
