@@ -16,17 +16,19 @@ inline constexpr int kNormThreads = 256;
 
 /// `lanes` threads (a power of two) hold a row in registers, `vectors` vectors of kWidth elements
 /// each; vector v of lane l is columns (v·lanes + l)·kWidth …. A block holds kNormThreads/lanes
-/// rows.
+/// rows. Rows that do not fit in a block's registers have no vectors: a block reads them once a
+/// pass.
 struct NormShape {
   int lanes = 1;
   int vectors = 1;
   bool wide = false;  ///< 16-byte vectors; else single elements
+  bool streamed() const { return vectors == 0; }
   unsigned rows_per_block() const { return static_cast<unsigned>(kNormThreads / lanes); }
   dim3 block() const { return dim3(static_cast<unsigned>(lanes), rows_per_block()); }
 };
 
 /// The layout for rows of n elements, `width` of which fit in 16 bytes and may be accessed so if
-/// `aligned`. Throws UsageError if a row does not fit in a block's registers.
+/// `aligned`.
 inline NormShape norm_shape(std::int64_t n, int width, bool aligned) {
   NormShape shape;
   shape.wide = aligned && n % width == 0;
@@ -37,30 +39,30 @@ inline NormShape norm_shape(std::int64_t n, int width, bool aligned) {
     shape.vectors = 1;
   } else if (vectors <= std::int64_t{kNormThreads} * small) {
     shape.vectors = small;
+  } else if (shape.wide && vectors <= std::int64_t{kNormThreads} * 4) {
+    shape.vectors = 4;
   } else {
-    shape.vectors = shape.wide && vectors <= std::int64_t{kNormThreads} * 4 ? 4 : 16;
+    shape.vectors = 0;
+    shape.lanes = kNormThreads;
+    return shape;
   }
   const auto needed = static_cast<std::uint64_t>((vectors + shape.vectors - 1) / shape.vectors);
-  if (needed > kNormThreads) {
-    throw UsageError("[norm] rows of {} elements; CUDA's kernels take at most {} of them", n,
-                     kNormThreads * shape.vectors * (shape.wide ? width : 1));
-  }
   shape.lanes = static_cast<int>(std::bit_ceil(std::max<std::uint64_t>(needed, 1)));
   return shape;
 }
 
-/// Calls f.template operator()<kWidth, kVectors>() for the shape.
+/// Calls f.template operator()<kWidth, kVectors>() for the shape; kVectors 0 for streamed rows.
 template <class T, class F>
 void dispatch_norm_shape(const NormShape& shape, F&& f) {
   if (shape.wide) {
     if (shape.vectors == 1) return f.template operator()<kVector<T>, 1>();
     if (shape.vectors == 2) return f.template operator()<kVector<T>, 2>();
     if (shape.vectors == 4) return f.template operator()<kVector<T>, 4>();
-    return f.template operator()<kVector<T>, 16>();
+    return f.template operator()<kVector<T>, 0>();
   }
   if (shape.vectors == 1) return f.template operator()<1, 1>();
   if (shape.vectors == 4) return f.template operator()<1, 4>();
-  return f.template operator()<1, 16>();
+  return f.template operator()<1, 0>();
 }
 
 /// Waits for the threads of the own row, which are whole warps: rows do not wait for each other.

@@ -20,6 +20,51 @@ struct NormBackward {
   std::int64_t parts;  // blocks a group
 };
 
+// At a row's column: the normed values, and the gradient of those as the weights (and the gate)
+// give it; dweight gets what the column adds to it. Writes dgate.
+template <int kWidth, class T>
+__device__ void differentiate(const NormBackward<T>& p, std::int64_t row, std::int64_t column,
+                              float mean, float rstd, float (&normed)[kWidth], float (&d)[kWidth],
+                              float (&dweight)[kWidth]) {
+  const std::int64_t at = row * p.columns + column;
+  float w[kWidth];
+  load(p.x + at, normed);
+  load(p.dout + at, d);
+  load_weights(p.weight, row % p.groups * p.columns + column, w);
+#pragma unroll
+  for (int e = 0; e < kWidth; ++e) {
+    w[e] += p.weight_offset;
+    normed[e] = (normed[e] - mean) * rstd;
+  }
+  if (p.gate != nullptr) {
+    float dgate[kWidth];
+    load(p.gate + at, dgate);
+#pragma unroll
+    for (int e = 0; e < kWidth; ++e) {
+      const float sigma = fast_sigmoid(dgate[e]);
+      dgate[e] = d[e] * normed[e] * w[e] * sigma * (1.0f - sigma);
+      d[e] *= sigma;
+    }
+    store(p.dgate + at, dgate);
+  }
+#pragma unroll
+  for (int e = 0; e < kWidth; ++e) {
+    dweight[e] += d[e] * normed[e];
+    d[e] *= w[e];
+  }
+}
+
+// dx from the means over the row of d·normed and of d (0 for RMSNorm).
+template <int kWidth, class T>
+__device__ void write_dx(const NormBackward<T>& p, std::int64_t at, float rstd, float dot,
+                         float mean_d, const float (&normed)[kWidth], const float (&d)[kWidth]) {
+  float dx[kWidth] = {};
+  if (p.dsum != nullptr) load(p.dsum + at, dx);
+#pragma unroll
+  for (int e = 0; e < kWidth; ++e) dx[e] += rstd * (d[e] - mean_d - normed[e] * dot);
+  store(p.dx + at, dx);
+}
+
 // A block serves one group and every parts-th set of its rows, so that each thread sums the weight
 // gradient of its own columns in registers.
 template <class T, int kWidth, int kVectors>
@@ -39,41 +84,18 @@ __global__ void __launch_bounds__(kNormThreads, kVectors <= 2 || kWidth * kVecto
     const std::int64_t token = first + threadIdx.y;
     const bool active = token < p.tokens;  // the others still take part in row_sum
     const std::int64_t row = token * p.groups + group;
-    const std::int64_t base = row * p.columns;
     const float mean = active && p.mean != nullptr ? p.mean[row] : 0.0f;
     const float rstd = active ? p.rstd[row] : 0.0f;
     float normed[kVectors][kWidth] = {};
-    float d[kVectors][kWidth] = {};  // gradient of the normed values
+    float d[kVectors][kWidth] = {};
     float dot = 0.0f;
     float total = 0.0f;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      const std::int64_t column = column_of(v);
-      if (!active || column >= p.columns) continue;
-      float w[kWidth];
-      load(p.x + base + column, normed[v]);
-      load(p.dout + base + column, d[v]);
-      load_weights(p.weight, group * p.columns + column, w);
+      if (!active || column_of(v) >= p.columns) continue;
+      differentiate(p, row, column_of(v), mean, rstd, normed[v], d[v], dweight[v]);
 #pragma unroll
       for (int e = 0; e < kWidth; ++e) {
-        w[e] += p.weight_offset;
-        normed[v][e] = (normed[v][e] - mean) * rstd;
-      }
-      if (p.gate != nullptr) {
-        float dgate[kWidth];
-        load(p.gate + base + column, dgate);
-#pragma unroll
-        for (int e = 0; e < kWidth; ++e) {
-          const float sigma = fast_sigmoid(dgate[e]);
-          dgate[e] = d[v][e] * normed[v][e] * w[e] * sigma * (1.0f - sigma);
-          d[v][e] *= sigma;
-        }
-        store(p.dgate + base + column, dgate);
-      }
-#pragma unroll
-      for (int e = 0; e < kWidth; ++e) {
-        dweight[v][e] += d[v][e] * normed[v][e];
-        d[v][e] *= w[e];
         dot += d[v][e] * normed[v][e];
         total += d[v][e];
       }
@@ -82,13 +104,8 @@ __global__ void __launch_bounds__(kNormThreads, kVectors <= 2 || kWidth * kVecto
     total = p.mean != nullptr ? row_sum(total) * inverse : 0.0f;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      const std::int64_t column = column_of(v);
-      if (!active || column >= p.columns) continue;
-      float dx[kWidth] = {};
-      if (p.dsum != nullptr) load(p.dsum + base + column, dx);
-#pragma unroll
-      for (int e = 0; e < kWidth; ++e) dx[e] += rstd * (d[v][e] - total - normed[v][e] * dot);
-      store(p.dx + base + column, dx);
+      if (!active || column_of(v) >= p.columns) continue;
+      write_dx(p, row * p.columns + column_of(v), rstd, dot, total, normed[v], d[v]);
     }
   }
   if (p.dweight == nullptr) return;
@@ -108,6 +125,50 @@ __global__ void __launch_bounds__(kNormThreads, kVectors <= 2 || kWidth * kVecto
     float sum = 0.0f;
     for (unsigned y = 0; y < blockDim.y; ++y) sum += combined[y * p.columns + c];
     out[c] = sum;
+  }
+}
+
+// The same for rows of any length, a row a block at a time: each of two passes reads the row, and
+// the part's weight gradient grows in its memory.
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kNormThreads) norm_bwd_streamed_kernel(NormBackward<T> p) {
+  const std::int64_t group = blockIdx.x % p.groups;
+  const std::int64_t part = blockIdx.x / p.groups;
+  const float inverse = 1.0f / static_cast<float>(p.columns);
+  float* const dweight =
+      p.dweight == nullptr ? nullptr : p.dweight + (part * p.groups + group) * p.columns;
+  const auto for_columns = [&](auto&& f) {
+    for (std::int64_t c = std::int64_t{threadIdx.x} * kWidth; c < p.columns;
+         c += std::int64_t{kNormThreads} * kWidth) {
+      f(c);
+    }
+  };
+  for (std::int64_t token = part; token < p.tokens; token += p.parts) {
+    const std::int64_t row = token * p.groups + group;
+    const float mean = p.mean != nullptr ? p.mean[row] : 0.0f;
+    const float rstd = p.rstd[row];
+    float normed[kWidth];
+    float d[kWidth];
+    float dot = 0.0f;
+    float total = 0.0f;
+    for_columns([&](std::int64_t c) {
+      float sum[kWidth] = {};
+      if (dweight != nullptr && token != part) load(dweight + c, sum);
+      differentiate(p, row, c, mean, rstd, normed, d, sum);
+      if (dweight != nullptr) store(dweight + c, sum);
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) {
+        dot += d[e] * normed[e];
+        total += d[e];
+      }
+    });
+    dot = row_sum(dot) * inverse;
+    total = p.mean != nullptr ? row_sum(total) * inverse : 0.0f;
+    for_columns([&](std::int64_t c) {
+      float unused[kWidth] = {};
+      differentiate(p, row, c, mean, rstd, normed, d, unused);
+      write_dx(p, row * p.columns + c, rstd, dot, total, normed, d);
+    });
   }
 }
 
@@ -142,11 +203,17 @@ void norm_backward(const NormBackwardArgs& args) {
   if (args.dweight.defined()) {
     partial = workspace(stream, p.parts * args.weight.numel());
     p.dweight = partial.data<float>();
-    shared = static_cast<std::size_t>(rows_per_block * p.columns) * sizeof(float);
+    if (!shape.streamed()) {
+      shared = static_cast<std::size_t>(rows_per_block * p.columns) * sizeof(float);
+    }
   }
   dispatch_norm_shape<T>(shape, [&]<int kWidth, int kVectors>() {
-    launch("norm_bwd", stream, {grid_size(p.parts * p.groups, 1), shape.block(), shared},
-           norm_bwd_kernel<T, kWidth, kVectors>, p);
+    const LaunchShape grid{grid_size(p.parts * p.groups, 1), shape.block(), shared};
+    if constexpr (kVectors == 0) {
+      launch("norm_bwd", stream, grid, norm_bwd_streamed_kernel<T, kWidth>, p);
+    } else {
+      launch("norm_bwd", stream, grid, norm_bwd_kernel<T, kWidth, kVectors>, p);
+    }
   });
   if (args.dweight.defined()) {
     add_column_sums(stream, p.dweight, p.parts, args.weight.numel(), data<float>(args.dweight));

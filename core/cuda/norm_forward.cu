@@ -16,30 +16,63 @@ struct NormForward {
   bool centred;  // LayerNorm
 };
 
+// s = x + residual at an offset, written to sum; or x.
+template <int kWidth, class T>
+__device__ void read_sum(const NormForward<T>& p, std::int64_t at, float (&s)[kWidth]) {
+  load(p.x + at, s);
+  if (p.residual == nullptr) return;
+  float other[kWidth];
+  load(p.residual + at, other);
+#pragma unroll
+  for (int e = 0; e < kWidth; ++e) s[e] = rounded<T>(s[e] + other[e]);
+  store(p.sum + at, s);
+}
+
+// The output at a row's column from the centred values.
+template <int kWidth, class T>
+__device__ void write_normed(const NormForward<T>& p, std::int64_t row, std::int64_t column,
+                             float rstd, float (&s)[kWidth]) {
+  const std::int64_t at = row * p.columns + column;
+  float w[kWidth];
+  load_weights(p.weight, row % p.groups * p.columns + column, w);
+#pragma unroll
+  for (int e = 0; e < kWidth; ++e) s[e] = rounded<T>(s[e] * rstd) * (w[e] + p.weight_offset);
+  if (p.gate != nullptr) {
+    float gate[kWidth];
+    load(p.gate + at, gate);
+#pragma unroll
+    for (int e = 0; e < kWidth; ++e) s[e] *= fast_sigmoid(gate[e]);
+  }
+  store(p.out + at, s);
+}
+
+// The row's statistics, written once.
+template <class T>
+__device__ float finish_statistics(const NormForward<T>& p, std::int64_t row, float mean,
+                                   float squares) {
+  const float rstd = 1.0f / sqrtf(squares / static_cast<float>(p.columns) + p.eps);
+  if (threadIdx.x == 0) {
+    if (p.centred) p.mean[row] = mean;
+    p.rstd[row] = rstd;
+  }
+  return rstd;
+}
+
 template <class T, int kWidth, int kVectors>
 __global__ void __launch_bounds__(kNormThreads) norm_fwd_kernel(NormForward<T> p) {
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   const bool active = row < p.rows;  // threads of absent rows still take part in row_sum
-  const std::int64_t base = row * p.columns;
   const auto column_of = [&](int v) {
     return (std::int64_t{v} * blockDim.x + threadIdx.x) * kWidth;
   };
   const auto valid = [&](int v) { return active && column_of(v) < p.columns; };
 
   float s[kVectors][kWidth] = {};
+  float mean = 0.0f;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
-    if (!valid(v)) continue;
-    load(p.x + base + column_of(v), s[v]);
-    if (p.residual == nullptr) continue;
-    float other[kWidth];
-    load(p.residual + base + column_of(v), other);
-#pragma unroll
-    for (int e = 0; e < kWidth; ++e) s[v][e] = rounded<T>(s[v][e] + other[e]);
-    store(p.sum + base + column_of(v), s[v]);
+    if (valid(v)) read_sum(p, row * p.columns + column_of(v), s[v]);
   }
-
-  const float inverse = 1.0f / static_cast<float>(p.columns);
   if (p.centred) {
     float total = 0.0f;
 #pragma unroll
@@ -47,13 +80,12 @@ __global__ void __launch_bounds__(kNormThreads) norm_fwd_kernel(NormForward<T> p
 #pragma unroll
       for (int e = 0; e < kWidth; ++e) total += s[v][e];
     }
-    const float mean = row_sum(total) * inverse;
+    mean = row_sum(total) / static_cast<float>(p.columns);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
 #pragma unroll
       for (int e = 0; e < kWidth; ++e) s[v][e] = valid(v) ? s[v][e] - mean : 0.0f;
     }
-    if (active && threadIdx.x == 0) p.mean[row] = mean;
   }
   float squares = 0.0f;
 #pragma unroll
@@ -61,27 +93,50 @@ __global__ void __launch_bounds__(kNormThreads) norm_fwd_kernel(NormForward<T> p
 #pragma unroll
     for (int e = 0; e < kWidth; ++e) squares += s[v][e] * s[v][e];
   }
-  const float rstd = 1.0f / sqrtf(row_sum(squares) * inverse + p.eps);
-  if (active && threadIdx.x == 0) p.rstd[row] = rstd;
-
-  const std::int64_t group = active ? row % p.groups * p.columns : 0;
+  squares = row_sum(squares);
+  if (!active) return;
+  const float rstd = finish_statistics(p, row, mean, squares);
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
-    if (!valid(v)) continue;
-    float w[kWidth];
-    load_weights(p.weight, group + column_of(v), w);
-#pragma unroll
-    for (int e = 0; e < kWidth; ++e) {
-      s[v][e] = rounded<T>(s[v][e] * rstd) * (w[e] + p.weight_offset);
-    }
-    if (p.gate != nullptr) {
-      float gate[kWidth];
-      load(p.gate + base + column_of(v), gate);
-#pragma unroll
-      for (int e = 0; e < kWidth; ++e) s[v][e] *= fast_sigmoid(gate[e]);
-    }
-    store(p.out + base + column_of(v), s[v]);
+    if (valid(v)) write_normed(p, row, column_of(v), rstd, s[v]);
   }
+}
+
+// A block a row, which each pass reads again.
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kNormThreads) norm_fwd_streamed_kernel(NormForward<T> p) {
+  const std::int64_t row = blockIdx.x;
+  const std::int64_t base = row * p.columns;
+  const T* const sum = p.residual != nullptr ? p.sum : p.x;
+  const auto for_columns = [&](auto&& f) {
+    for (std::int64_t c = std::int64_t{threadIdx.x} * kWidth; c < p.columns;
+         c += std::int64_t{kNormThreads} * kWidth) {
+      f(c);
+    }
+  };
+  float total = 0.0f;
+  for_columns([&](std::int64_t c) {
+    float s[kWidth];
+    read_sum(p, base + c, s);
+#pragma unroll
+    for (int e = 0; e < kWidth; ++e) total += s[e];
+  });
+  const float mean = p.centred ? row_sum(total) / static_cast<float>(p.columns) : 0.0f;
+  float squares = 0.0f;
+  for_columns([&](std::int64_t c) {
+    float s[kWidth];
+    load(sum + base + c, s);
+#pragma unroll
+    for (int e = 0; e < kWidth; ++e) squares += (s[e] - mean) * (s[e] - mean);
+  });
+  const float rstd = finish_statistics(p, row, mean, row_sum(squares));
+  for_columns([&](std::int64_t c) {
+    float s[kWidth];
+    load(sum + base + c, s);
+#pragma unroll
+    for (int e = 0; e < kWidth; ++e) s[e] -= mean;
+    write_normed(p, row, c, rstd, s);
+  });
 }
 
 template <class T>
@@ -107,8 +162,12 @@ void norm_forward(const NormForwardArgs& args) {
       aligned16(p.weight.narrow, p.weight.wide, p.x, p.residual, p.gate, p.sum, p.out);
   const NormShape shape = norm_shape(p.columns, kVector<T>, aligned);
   dispatch_norm_shape<T>(shape, [&]<int kWidth, int kVectors>() {
-    launch("norm_fwd", stream, {grid_size(p.rows, shape.rows_per_block()), shape.block()},
-           norm_fwd_kernel<T, kWidth, kVectors>, p);
+    const LaunchShape grid{grid_size(p.rows, shape.rows_per_block()), shape.block()};
+    if constexpr (kVectors == 0) {
+      launch("norm_fwd", stream, grid, norm_fwd_streamed_kernel<T, kWidth>, p);
+    } else {
+      launch("norm_fwd", stream, grid, norm_fwd_kernel<T, kWidth, kVectors>, p);
+    }
   });
 }
 
