@@ -88,6 +88,15 @@ class Engine final : public BackwardContext {
     if (edge.needed()) deliver(task_.node->name, edge, gradient.reshape(edge.meta.shape));
   }
 
+  Tensor arrived(int i) const override {
+    const Node::Edge& edge = task_.node->inputs[index(i)];
+    if (!edge.needed() || edge.leaf_grad.defined()) return {};
+    const auto it = queue_.find(edge.producer.get());
+    if (it == queue_.end()) return {};
+    const Tensor& slot = it->second.gradients[index(edge.output)];
+    return slot.defined() && slot.unique() ? slot : Tensor();
+  }
+
   Tensor accumulator(int i) override {
     const Node::Edge& edge = task_.node->inputs[index(i)];
     CAROUSEL_CHECK(edge.needed(), "[{}] accumulator({}) of an input that needs no gradient",

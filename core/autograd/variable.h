@@ -74,6 +74,10 @@ class BackwardContext {
   /// Hands over the gradient of input i, of the input's size in any shape; dtype the input's or its
   /// accumulation dtype. May alias grad(o). Call at most once per input.
   virtual void set(int i, const Tensor& gradient) = 0;
+  /// The gradient of input i that has arrived from elsewhere so far, in the input's shape and its
+  /// dtype or accumulation dtype, to `+=` into instead of set(); undefined if there is none yet or
+  /// it is shared: then set().
+  virtual Tensor arrived(int i) const = 0;
   /// A zero-initialised or already partly summed buffer of input i's shape and accumulation dtype
   /// to `+=` into: the arena itself for a parameter. Instead of set().
   virtual Tensor accumulator(int i) = 0;

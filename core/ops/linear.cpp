@@ -31,25 +31,28 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
                         .bias = bias.defined() ? bias.value() : Tensor{},
                         .out = out.reshape({rows, out_features}),
                         .transpose_b = true});
-  return record("linear", out, {x, weight, bias}, {x2, weight.value()},
-                [rows, in, out_features](BackwardContext& ctx) {
-                  const Tensor& x2d = ctx.saved(0);
-                  const Tensor& w = ctx.saved(1);
-                  const Tensor dy = ctx.grad(0).reshape({rows, out_features});
-                  if (ctx.needs(0)) {
-                    Tensor dx = Tensor::empty({rows, in}, x2d.dtype(), x2d.device());
-                    matmul(dx.device(), {.a = dy, .b = w, .out = dx});
-                    ctx.set(0, dx);
-                  }
-                  if (ctx.needs(1)) {
-                    matmul(dy.device(), {.a = dy,
-                                         .b = x2d,
-                                         .out = ctx.accumulator(1),
-                                         .transpose_a = true,
-                                         .accumulate = true});
-                  }
-                  if (ctx.needs(2)) column_sum(dy.device(), {dy, ctx.accumulator(2)});
-                });
+  return record(
+      "linear", out, {x, weight, bias}, {x2, weight.value()},
+      [rows, in, out_features](BackwardContext& ctx) {
+        const Tensor& x2d = ctx.saved(0);
+        const Tensor& w = ctx.saved(1);
+        const Tensor dy = ctx.grad(0).reshape({rows, out_features});
+        if (const Tensor dx = ctx.arrived(0); dx.defined()) {
+          matmul(dx.device(), {.a = dy, .b = w, .out = dx.reshape({rows, in}), .accumulate = true});
+        } else if (ctx.needs(0)) {
+          const Tensor own = Tensor::empty({rows, in}, x2d.dtype(), x2d.device());
+          matmul(own.device(), {.a = dy, .b = w, .out = own});
+          ctx.set(0, own);
+        }
+        if (ctx.needs(1)) {
+          matmul(dy.device(), {.a = dy,
+                               .b = x2d,
+                               .out = ctx.accumulator(1),
+                               .transpose_a = true,
+                               .accumulate = true});
+        }
+        if (ctx.needs(2)) column_sum(dy.device(), {dy, ctx.accumulator(2)});
+      });
 }
 
 }  // namespace carousel
