@@ -11,6 +11,7 @@
 #include "core/ops/conv.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
+#include "core/ops/gate_linear.h"
 #include "core/ops/headwise.h"
 #include "core/ops/linear.h"
 #include "core/ops/norm.h"
@@ -232,9 +233,9 @@ Variable Xlstm::mlstm_layer(const Block& block, const Variable& x, const Tensor&
   const Variable q = headwise_linear(convolved, layer.q->variable);
   const Variable k = headwise_linear(convolved, layer.k->variable);
   const Variable v = headwise_linear(up[0], layer.v->variable);
-  const Variable qkv = to_dtype(concat({q, k, v}), accumulation_dtype(x.dtype()));
-  const Variable i = linear(qkv, layer.i_weight->variable, layer.i_bias->variable);
-  const Variable f = linear(qkv, layer.f_weight->variable, layer.f_bias->variable);
+  const auto [i, f] =
+      gate_linear(concat({q, k, v}), {layer.i_weight->variable, layer.f_weight->variable},
+                  {layer.i_bias->variable, layer.f_bias->variable});
   const mlstm::CellOptions options{
       .form = x.dim(1) == 1 ? mlstm::Form::kRecurrent : mlstm::Form::kChunkwise,
       .chunk_size = kChunkSize,

@@ -8,6 +8,7 @@
 #include "core/ops/activation.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/embedding.h"
+#include "core/ops/gate_linear.h"
 #include "core/ops/linear.h"
 #include "core/ops/norm.h"
 
@@ -132,12 +133,14 @@ Variable XlstmLarge::mlstm_layer(const Block& block, const Variable& x, const Te
   const auto split_heads = [&](const Variable& y) {
     return reshape(y, {batch, seq, heads, y.dim(-1) / heads});
   };
-  const Variable x_wide = to_dtype(x, accumulation_dtype(x.dtype()));
   const auto capped = [&](const Variable& gate) {
     return config_.gate_soft_cap > 0 ? soft_cap(gate, config_.gate_soft_cap) : gate;
   };
-  const Variable i = capped(block.i_gate(x_wide));
-  const Variable f = capped(block.f_gate(x_wide));
+  const auto [i_raw, f_raw] =
+      gate_linear(x, {block.i_gate.weight->variable, block.f_gate.weight->variable},
+                  {block.i_gate.bias->variable, block.f_gate.bias->variable});
+  const Variable i = capped(i_raw);
+  const Variable f = capped(f_raw);
 
   mlstm::State initial;
   if (state != nullptr && !state->empty()) {

@@ -10,6 +10,7 @@ void register_cpu_kernels() {
   cpu::register_cross_entropy();
   cpu::register_elementwise();
   cpu::register_embedding();
+  cpu::register_gate_linear();
   cpu::register_headwise();
   cpu::register_matmul();
   cpu::register_norm();

@@ -9,6 +9,7 @@ void register_conv();
 void register_cross_entropy();
 void register_elementwise();
 void register_embedding();
+void register_gate_linear();
 void register_headwise();
 void register_matmul();
 void register_norm_backward();

@@ -69,6 +69,7 @@ void register_cuda_kernels() {
   cuda::register_cross_entropy();
   cuda::register_elementwise();
   cuda::register_embedding();
+  cuda::register_gate_linear();
   cuda::register_headwise();
   cuda::register_matmul();
   cuda::register_norm_backward();
