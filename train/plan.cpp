@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "core/kernels/matmul.h"
 #include "optim/adamw.h"
 #include "train/model_factory.h"
 #include "train/step.h"
@@ -9,13 +10,15 @@
 namespace carousel {
 namespace {
 
-Batch blank_batch(const DataConfig& data) {
+// A run's batches wait in the host's memory, which on the CPU is the device's.
+Batch blank_batch(const DataConfig& data, DeviceType device) {
   const RoleScope role(Role::kData);
+  const Device place = device == DeviceType::kCpu ? kMeta : kCpu;
   const Shape shape{data.batch_size, data.seq_len};
   Batch batch;
-  batch.tokens = Tensor::zeros(shape, DType::kI32, kMeta);
-  batch.targets = Tensor::zeros(shape, DType::kI32, kMeta);
-  if (data.document_boundaries) batch.reset = Tensor::zeros(shape, DType::kU8, kMeta);
+  batch.tokens = Tensor::zeros(shape, DType::kI32, place);
+  batch.targets = Tensor::zeros(shape, DType::kI32, place);
+  if (data.document_boundaries) batch.reset = Tensor::zeros(shape, DType::kU8, place);
   batch.target_count = shape.numel();
   return batch;
 }
@@ -32,13 +35,17 @@ std::string with_unit(double value, double base, const char* suffix) {
   return fmt::format("{:.4g} {}{}{}", value, kPrefixes[p], binary, suffix);
 }
 
+DeviceType planned_device(DeviceChoice choice) {
+  const bool cuda = choice == DeviceChoice::kUseCuda ||
+                    (choice == DeviceChoice::kAuto && has_backend(DeviceType::kCuda));
+  return cuda ? DeviceType::kCuda : DeviceType::kCpu;
+}
+
 std::string bytes(std::size_t n) { return with_unit(static_cast<double>(n), 1024.0, "B"); }
 
 }  // namespace
 
 Plan make_plan(const Config& config, std::int64_t vocab) {
-  drop_memory_cache(kMeta);
-  reset_peak_memory(kMeta);
   const auto model = make_model(config.model, vocab);
   Plan plan;
   for (const Parameter& p : model->parameters().all()) {
@@ -47,12 +54,26 @@ Plan make_plan(const Config& config, std::int64_t vocab) {
   }
   plan.forward_flops_per_token = model->forward_flops_per_token(config.data.seq_len);
   plan.tokens_per_step = config.data.batch_size * config.data.seq_len;
-  model->parameters().materialise(kMeta, config.precision);
+  plan.device = planned_device(config.device);
+  const Device device = plan.device == DeviceType::kCuda ? kMetaCuda : kMeta;
+  drop_memory_cache(device);
+  reset_peak_memory(device);
+  Tensor scratch;
+  if (plan.device == DeviceType::kCuda) {
+    const RoleScope role(Role::kWorkspace);
+    scratch = Tensor::empty({static_cast<std::int64_t>(kCudaMatmulScratch)}, DType::kU8, device);
+  }
+  model->parameters().materialise(device, config.precision);
   AdamW optimizer(model->parameters(), config.optim);
-  run_step(
-      *model, optimizer, blank_batch(config.data),
-      {.micro_batch_size = config.micro_batch_size.value_or(0), .recompute = config.recompute});
-  plan.memory = memory_stats(kMeta);
+  const Batch batch = blank_batch(config.data, plan.device);
+  // The first step shows the peak, the second whether the freed memory serves it again.
+  for (const std::int64_t step : {1, 2}) {
+    run_step(*model, optimizer, batch,
+             {.step = step,
+              .micro_batch_size = config.micro_batch_size.value_or(0),
+              .recompute = config.recompute});
+  }
+  plan.memory = memory_stats(device);
   return plan;
 }
 
@@ -64,21 +85,22 @@ std::string to_string(const Plan& plan, std::int64_t steps) {
       "forward FLOPs     {:>12}  per token\n"
       "training FLOPs    {:>12}  per step of {} tokens\n"
       "whole run         {:>12}  in {} steps of {} tokens in all\n"
-      "memory of a training step, peak by role\n",
+      "memory of a training step{}, peak by role\n",
       with_unit(static_cast<double>(plan.parameters), 1000.0, ""),
       with_unit(static_cast<double>(plan.decayed_parameters), 1000.0, ""),
       with_unit(plan.forward_flops_per_token, 1000.0, "FLOP"),
       with_unit(step_flops, 1000.0, "FLOP"), plan.tokens_per_step,
       with_unit(step_flops * static_cast<double>(steps), 1000.0, "FLOP"), steps,
-      with_unit(static_cast<double>(plan.tokens_per_step) * static_cast<double>(steps), 1000.0,
-                ""));
+      with_unit(static_cast<double>(plan.tokens_per_step) * static_cast<double>(steps), 1000.0, ""),
+      plan.device == DeviceType::kCuda ? " on the GPU" : "");
   for (int r = 0; r < kNumRoles; ++r) {
     const std::size_t peak = plan.memory.peak[static_cast<std::size_t>(r)];
     if (peak > 0)
       text += fmt::format("  {:<14}  {:>12}\n", name_of(static_cast<Role>(r)), bytes(peak));
   }
-  return text +
-         fmt::format("  {:<14}  {:>12}  at once\n", "together", bytes(plan.memory.total_peak));
+  return text + fmt::format(
+                    "  {:<14}  {:>12}  at once\n  {:<14}  {:>12}  with what is kept for reuse\n",
+                    "together", bytes(plan.memory.total_peak), "held", bytes(plan.memory.reserved));
 }
 
 }  // namespace carousel

@@ -13,11 +13,13 @@ struct Plan {
   std::int64_t decayed_parameters = 0;   ///< of these, under weight decay
   double forward_flops_per_token = 0.0;  ///< as LanguageModel counts them
   std::int64_t tokens_per_step = 0;
-  MemoryStats memory;  ///< what one training step allocates: a real step on the meta device
+  DeviceType device = DeviceType::kCpu;  ///< what the memory is counted for
+  MemoryStats memory;  ///< what training steps allocate: real steps on the meta device
 };
 
-/// Builds the model for a vocabulary of `vocab` tokens and runs one training step of it on the meta
-/// device, which counts every allocation and computes nothing.
+/// Builds the model for a vocabulary of `vocab` tokens and runs training steps of it on the meta
+/// device, which counts every allocation and computes nothing. Scratch inside kernels is not
+/// counted, but for what CUDA's matrix products keep. `device: auto` is what this machine has.
 Plan make_plan(const Config& config, std::int64_t vocab);
 
 /// The plan as a table for people; `steps` is the length of the run.

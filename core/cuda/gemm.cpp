@@ -7,13 +7,14 @@
 
 #include "core/base/error.h"
 #include "core/cuda/error.h"
+#include "core/kernels/matmul.h"
 #include "core/tensor/tensor.h"
 
 namespace carousel::cuda {
 namespace {
 
 // NVIDIA's advice for Hopper; older chips need less.
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+constexpr std::size_t kWorkspaceBytes = kCudaMatmulScratch;
 
 // cuBLASLt is column-major. A row-major (R,C) matrix is a column-major (C,R) one, so it is asked
 // for outᵀ = op(b)ᵀ·op(a)ᵀ: its first operand is our b.

@@ -20,6 +20,9 @@ struct MatmulArgs {
 };
 inline constinit KernelSlot<MatmulArgs> matmul{"matmul"};
 
+/// Bytes of scratch memory that the products on a GPU share and keep.
+inline constexpr std::size_t kCudaMatmulScratch = std::size_t{32} << 20;
+
 /// out[n] += Σ_m x[m,n] for x (M,N): the gradient of a bias. out has x's accumulation dtype.
 /// Summation order depends on the number of threads alone.
 struct ColumnSumArgs {

@@ -8,7 +8,8 @@
 namespace carousel {
 
 /// kMeta has no memory and runs no kernel: allocations are counted, reads give zeros. A training
-/// step on it shows what a real one would allocate (`carousel plan`).
+/// step on it shows what a real one would allocate (`carousel plan`); its index tells on which type
+/// of device that would be.
 enum class DeviceType : std::uint8_t { kCpu, kCuda, kMeta };
 inline constexpr int kNumDeviceTypes = 3;
 
@@ -19,7 +20,13 @@ struct Device {
 };
 
 inline constexpr Device kCpu{DeviceType::kCpu, 0};
-inline constexpr Device kMeta{DeviceType::kMeta, 0};
+inline constexpr Device kMeta{DeviceType::kMeta, static_cast<int>(DeviceType::kCpu)};
+inline constexpr Device kMetaCuda{DeviceType::kMeta, static_cast<int>(DeviceType::kCuda)};
+
+/// The device's type, or on meta the type it stands for: what ops save may depend on it.
+constexpr DeviceType modelled_type(Device device) {
+  return device.type == DeviceType::kMeta ? static_cast<DeviceType>(device.index) : device.type;
+}
 
 /// "cpu", "cuda:1" or "meta".
 std::string to_string(Device device);

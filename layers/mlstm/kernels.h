@@ -52,7 +52,7 @@ struct SavedStates {
   DType dtype = DType::kF32;  ///< of c_chunks
 };
 inline SavedStates saved_states(const CellInputs& in) {
-  if (in.q.device().type == DeviceType::kCuda) return {128, in.q.dtype()};
+  if (modelled_type(in.q.device()) == DeviceType::kCuda) return {128, in.q.dtype()};
   return {in.chunk_size, accumulation_dtype(in.q.dtype())};
 }
 
