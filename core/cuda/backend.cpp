@@ -120,6 +120,15 @@ class CudaBackend final : public DeviceBackend {
     CUDA_CHECK(cudaStreamSynchronize(stream.handle()));
   }
 
+  std::string name(Device device) override { return Stream(device).info().name; }
+
+  DeviceMemory memory(Device device) override {
+    const Stream stream(device);
+    DeviceMemory memory;
+    CUDA_CHECK(cudaMemGetInfo(&memory.free, &memory.total));
+    return memory;
+  }
+
  private:
   Staging& staging_for(const Stream& stream) {
     CAROUSEL_CHECK(!stream.capturing(), "a host copy while a CUDA graph is captured");

@@ -16,8 +16,8 @@ void throw_cuda_error(cudaError_t status, const char* what, const char* file, in
   switch (status) {
     case cudaErrorMemoryAllocation:
       throw OutOfMemoryError(
-          "{}\nreduce data.batch_size, data.seq_len or the model, turn on recompute, or free the "
-          "device's memory from other programs",
+          "{}\nlower micro_batch_size (the results stay the same), turn on recompute, or reduce "
+          "data.seq_len or the model, or free the device's memory from other programs",
           text);
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
@@ -54,6 +54,9 @@ void throw_cuda_error(cudaError_t status, const char* what, const char* file, in
 void throw_cublas_error(cublasStatus_t status, const char* what, const char* file, int line) {
   if (status == CUBLAS_STATUS_ALLOC_FAILED) {
     throw_cuda_error(cudaErrorMemoryAllocation, what, file, line);
+  }
+  if (status == CUBLAS_STATUS_ARCH_MISMATCH) {
+    throw_cuda_error(cudaErrorNoKernelImageForDevice, what, file, line);
   }
   throw InternalError("{}: {} ({}), at {}:{}", what, cublasLtGetStatusString(status),
                       cublasLtGetStatusName(status), file, line);

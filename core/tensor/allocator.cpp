@@ -13,15 +13,26 @@ namespace {
 
 thread_local Role current_role = Role::kOther;
 std::atomic<bool> poison{false};
+std::atomic<bool> caching{true};
+
+double mib(std::size_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 std::string describe(const MemoryStats& stats) {
   std::string table;
   for (std::size_t r = 0; r < kNumRoles; ++r) {
     if (stats.used[r] == 0) continue;
-    table += fmt::format("\n  {:<12} {:>10.1f} MiB", name_of(static_cast<Role>(r)),
-                         static_cast<double>(stats.used[r]) / (1 << 20));
+    table +=
+        fmt::format("\n  {:<12} {:>10.1f} MiB", name_of(static_cast<Role>(r)), mib(stats.used[r]));
   }
   return table;
+}
+
+// How full the device is, and by how much of it through other programs.
+std::string describe(const DeviceMemory& memory, std::size_t own) {
+  if (memory.total == 0) return "";
+  const std::size_t used = memory.total - memory.free;
+  return fmt::format("\nthe device has {:.1f} MiB; {:.1f} MiB are used outside these tensors",
+                     mib(memory.total), mib(used - std::min(used, own)));
 }
 
 class CachingAllocator {
@@ -29,7 +40,7 @@ class CachingAllocator {
   explicit CachingAllocator(Device device) : device_(device) {}
 
   Block allocate(std::size_t bytes) {
-    const std::size_t rounded = round_up(bytes);
+    const std::size_t rounded = caching ? round_up(bytes) : std::max<std::size_t>(bytes, 1);
     const std::lock_guard lock(mutex_);
     Block block{take_cached(rounded), rounded, current_role};
     if (block.pointer == nullptr) {
@@ -41,10 +52,11 @@ class CachingAllocator {
       }
       if (block.pointer == nullptr) {
         throw OutOfMemoryError(
-            "out of memory on {}: {:.1f} MiB more for {} on top of:{}\n"
-            "reduce data.batch_size, data.seq_len or the model, or turn on recompute",
-            to_string(device_), static_cast<double>(bytes) / (1 << 20), name_of(current_role),
-            describe(stats_));
+            "out of memory on {}: {:.1f} MiB more for {} on top of:{}{}\n"
+            "lower micro_batch_size (the results stay the same), turn on recompute, or reduce "
+            "data.seq_len or the model; `carousel plan` shows what a run needs",
+            to_string(device_), mib(bytes), name_of(current_role), describe(stats_),
+            describe(backend_for(device_.type).memory(device_), stats_.reserved));
       }
       stats_.reserved += rounded;
     } else {
@@ -62,7 +74,12 @@ class CachingAllocator {
     const std::lock_guard lock(mutex_);
     stats_.used[static_cast<std::size_t>(block.role)] -= block.bytes;
     stats_.total_used -= block.bytes;
-    cache_.emplace(block.bytes, block.pointer);
+    if (caching) {
+      cache_.emplace(block.bytes, block.pointer);
+    } else {
+      backend_for(device_.type).release(device_, block.pointer, block.bytes);
+      stats_.reserved -= block.bytes;
+    }
   }
 
   MemoryStats stats() {
@@ -150,5 +167,6 @@ MemoryStats memory_stats(Device device) { return allocator_for(device).stats(); 
 void reset_peak_memory(Device device) { allocator_for(device).reset_peak(); }
 void drop_memory_cache(Device device) { allocator_for(device).drop_cache(); }
 void set_poison_new_memory(bool on) { poison = on; }
+void set_memory_cache(bool on) { caching = on; }
 
 }  // namespace carousel

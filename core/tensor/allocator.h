@@ -57,7 +57,8 @@ struct Block {
 };
 
 /// Allocates on `device` under the thread's current role. Thread-safe. On exhaustion first drops
-/// the cache and retries, then throws OutOfMemoryError with the size, the role and the table.
+/// the cache and retries, then throws OutOfMemoryError with the size, the role, the table and what
+/// to change.
 Block allocate_block(Device device, std::size_t bytes);
 /// Returns the block to the cache.
 void release_block(Device device, const Block& block);
@@ -69,5 +70,8 @@ void reset_peak_memory(Device device);
 void drop_memory_cache(Device device);
 /// While on, every new block is filled with 0xFF bytes (NaN in all floating dtypes): for tests.
 void set_poison_new_memory(bool on);
+/// While off, every block is of the very size asked for, comes from the device and goes back to it
+/// at once, so that a memory checker sees each tensor's own bounds and life: for tests.
+void set_memory_cache(bool on);
 
 }  // namespace carousel

@@ -31,6 +31,12 @@ constexpr DeviceType modelled_type(Device device) {
 /// "cpu", "cuda:1" or "meta".
 std::string to_string(Device device);
 
+/// A device's memory, whoever uses it; zeros where nobody counts.
+struct DeviceMemory {
+  std::size_t total = 0;
+  std::size_t free = 0;
+};
+
 /// Memory and copies on one kind of device. All work is ordered on the device's compute stream;
 /// the CPU's is the calling thread.
 class DeviceBackend {
@@ -46,6 +52,9 @@ class DeviceBackend {
   virtual void copy_to_host(Device device, void* to, const void* from, std::size_t bytes) = 0;
   virtual void fill_bytes(Device device, void* to, int byte, std::size_t bytes) = 0;
   virtual void synchronize(Device device) = 0;
+  /// The maker's name for the device, e.g. "NVIDIA H100 80GB HBM3"; empty on CPU and meta.
+  virtual std::string name(Device) { return {}; }
+  virtual DeviceMemory memory(Device) { return {}; }
 };
 
 /// The backend of a device type. Throws UsageError if this build or machine has none.

@@ -10,7 +10,11 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   CAROUSEL_CHECK(
       !__builtin_mul_overflow(static_cast<std::size_t>(shape.numel()), size_of(dtype), &bytes),
       "the size of {} overflows", shape);
-  t.storage_ = std::make_shared<Storage>(device, bytes);
+  try {
+    t.storage_ = std::make_shared<Storage>(device, bytes);
+  } catch (const OutOfMemoryError& e) {
+    throw OutOfMemoryError("no memory for a tensor {} {}\n{}", name_of(dtype), shape, e.what());
+  }
   return t;
 }
 

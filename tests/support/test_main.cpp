@@ -1,5 +1,9 @@
-// main() of every test program: kernels registered, new memory poisoned with NaN.
+// main() of every test program: kernels registered, new memory poisoned with NaN; or, under
+// CAROUSEL_MEMORY_CHECK=1, every block its own and uninitialised, as memory checkers want it.
 #include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string_view>
 
 #include "core/kernels/register.h"
 #include "core/tensor/allocator.h"
@@ -11,6 +15,9 @@ int main(int argc, char** argv) {
   carousel::register_cuda_kernels();
   carousel::register_layer_cpu_kernels();
   carousel::register_layer_cuda_kernels();
-  carousel::set_poison_new_memory(true);
+  const char* value = std::getenv("CAROUSEL_MEMORY_CHECK");
+  const bool checking = value != nullptr && std::string_view(value) == "1";
+  carousel::set_memory_cache(!checking);
+  carousel::set_poison_new_memory(!checking);
   return RUN_ALL_TESTS();
 }

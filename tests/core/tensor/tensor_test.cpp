@@ -80,9 +80,25 @@ TEST(Allocator, OutOfMemoryNamesSizeAndRole) {
     Tensor::empty({1ll << 55}, DType::kF32);
     FAIL();
   } catch (const OutOfMemoryError& e) {
-    EXPECT_NE(std::string(e.what()).find("activations"), std::string::npos) << e.what();
+    const std::string what = e.what();
+    for (const char* part :
+         {"activations", "a tensor f32 (36028797018963968)", "micro_batch_size"}) {
+      EXPECT_NE(what.find(part), std::string::npos) << what;
+    }
     EXPECT_EQ(e.code(), ExitCode::kOutOfMemory);
   }
+}
+
+TEST(Allocator, WithoutItsCacheBlocksGoBackAtOnce) {
+  drop_memory_cache(kMeta);
+  const std::size_t before = memory_stats(kMeta).reserved;
+  set_memory_cache(false);
+  {
+    const Tensor t = Tensor::empty({3}, DType::kU8, kMeta);
+    EXPECT_EQ(memory_stats(kMeta).reserved - before, 3u);
+  }
+  set_memory_cache(true);
+  EXPECT_EQ(memory_stats(kMeta).reserved, before);
 }
 
 TEST(Meta, CountsAllocationsWithoutMemory) {
