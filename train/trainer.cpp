@@ -14,6 +14,7 @@
 #include "train/generation.h"
 #include "train/interchange/published_model.h"
 #include "train/model_factory.h"
+#include "train/peak_flops.h"
 #include "train/step.h"
 #include "train/weights.h"
 
@@ -64,6 +65,8 @@ Trainer::Trainer(const Config& config)
   check_shares(config_, launch_.world_size);
   if (!first()) log::set_level(log::level::warn);
   group_ = join_group(config_, launch_, device_);
+  peak_flops_ = peak_flops(backend_for(device_.type).name(device_), config_.precision);
+  if (peak_flops_) *peak_flops_ *= launch_.world_size;
   telling_others([&] { set_up(); });
 }
 
@@ -228,6 +231,7 @@ StepReport Trainer::train_step(std::int64_t step) {
           .tokens = tokens,
           .training_flops =
               3.0 * model_->forward_flops_per_token(source.seq_len()) * static_cast<double>(tokens),
+          .peak_flops = peak_flops_,
           .memory_bytes = memory_in_use(device_)};
 }
 

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "core/kernels/matmul.h"
 #include "layers/xlstm_large.h"
+#include "tests/support/devices.h"
 #include "train/step.h"
 
 namespace carousel {
@@ -50,6 +52,61 @@ TEST(Plan, PredictsWhatARealStepAllocates) {
       // Scratch inside CPU kernels (bf16 widened for the BLAS) is not part of the plan.
       const double margin = precision == DType::kF32 ? 0.03 : 0.25;
       EXPECT_NEAR(static_cast<double>(plan.memory.total_peak), real, margin * real)
+          << name_of(precision) << (recompute ? " recompute" : "");
+    }
+  }
+}
+
+TEST(Plan, AGpuSavesItsOwnKindOfStates) {
+  Config config = small_config();
+  config.precision = DType::kBF16;
+  config.device = DeviceChoice::kUseCuda;
+  const Plan gpu = make_plan(config, 100);
+  config.device = DeviceChoice::kUseCpu;
+  const Plan cpu = make_plan(config, 100);
+  const auto activations = [](const Plan& plan) {
+    return plan.memory.peak[static_cast<std::size_t>(Role::kActivations)];
+  };
+  EXPECT_LT(activations(gpu), activations(cpu));
+  EXPECT_NE(to_string(gpu, 10).find("on the GPU"), std::string::npos);
+  EXPECT_EQ(to_string(cpu, 10).find("on the GPU"), std::string::npos);
+}
+
+TEST(CudaPlan, PredictsWhatTrainingHoldsWithinThreePercent) {
+  CAROUSEL_REQUIRE_CUDA();
+  for (const DType precision : {DType::kF32, DType::kBF16}) {
+    for (const bool recompute : {false, true}) {
+      Config config = small_config();
+      config.device = DeviceChoice::kUseCuda;
+      config.precision = precision;
+      config.recompute = recompute;
+      config.model.xlstm_large.embedding_dim = 256;
+      config.model.xlstm_large.num_blocks = 6;
+      config.data.seq_len = 512;
+      config.data.batch_size = 24;
+      config.micro_batch_size = 12;
+      const Plan plan = make_plan(config, 10000);
+
+      const Tensor one = Tensor::zeros({8, 8}, precision, testing::kGpu);
+      matmul(testing::kGpu, {.a = one, .b = one, .out = empty_like(one)});  // has its scratch now
+      drop_memory_cache(testing::kGpu);
+      const std::size_t before = memory_stats(testing::kGpu).reserved - kCudaMatmulScratch;
+      XlstmLargeConfig c = config.model.xlstm_large;
+      c.vocab_size = 10000;
+      XlstmLarge model(c);
+      model.parameters().materialise(testing::kGpu, precision);
+      model.parameters().initialise(1);
+      AdamW optimizer(model.parameters(), config.optim);
+      Batch batch;
+      batch.tokens = Tensor::zeros({24, 512}, DType::kI32);
+      batch.targets = Tensor::zeros({24, 512}, DType::kI32);
+      batch.target_count = 24 * 512;
+      for (const std::int64_t step : {1, 2}) {
+        run_step(model, optimizer, batch,
+                 {.step = step, .micro_batch_size = 12, .recompute = recompute});
+      }
+      const auto real = static_cast<double>(memory_stats(testing::kGpu).reserved - before);
+      EXPECT_NEAR(static_cast<double>(plan.memory.reserved), real, 0.03 * real)
           << name_of(precision) << (recompute ? " recompute" : "");
     }
   }

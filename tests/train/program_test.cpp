@@ -3,8 +3,10 @@
 
 #include <string>
 
+#include "tests/support/devices.h"
 #include "tests/support/program.h"
 #include "train/environment.h"
+#include "train/peak_flops.h"
 
 namespace carousel {
 namespace {
@@ -63,6 +65,34 @@ TEST_F(ProgramTest, DataErrorsExitWithThree) {
   expect("train " + config(dir_.write("short.txt", "too short")), 3, "short.txt");
   expect("train " + config(dir_.write("binary.txt", std::string("ab\xff\xfe\0cd", 7))), 3,
          "binary.txt");
+}
+
+TEST_F(ProgramTest, WithoutAGpuDeviceCudaIsRefusedAndAutoSaysWhatItTakes) {
+  if (has_backend(DeviceType::kCuda)) GTEST_SKIP() << "this machine has a GPU";
+  expect("train " + config(text(), "device: cuda\n"), 2, "set device: cpu or auto");
+  expect("train " + config(text(), "device: auto\n"), 0, "device auto: using the CPU: ");
+}
+
+using CudaProgramTest = ProgramTest;
+
+TEST_F(CudaProgramTest, ABatchTooLargeForTheGpuExitsWithFive) {
+  CAROUSEL_REQUIRE_CUDA();
+  const std::string huge =
+      " model.embedding_dim=2048 data.seq_len=2048 data.batch_size=16384 data.val=0";
+  const Outcome outcome = run_program("train " + config(text(), "device: cuda\n") + huge);
+  EXPECT_EQ(outcome.code, 5) << outcome.err;
+  for (const char* part : {"no memory for a tensor f32 (", "activations", "micro_batch_size"}) {
+    EXPECT_NE(outcome.err.find(part), std::string::npos) << outcome.err;
+  }
+}
+
+TEST_F(CudaProgramTest, TrainingTellsMemoryAndSpeed) {
+  CAROUSEL_REQUIRE_CUDA();
+  expect("train " + config(text(), "device: cuda\nlogging: {every: 1}\n"), 0, "step 3/3");
+  const std::string metrics = testing::read_file(dir_ / "run/metrics.jsonl");
+  const bool known =
+      peak_flops(backend_for(DeviceType::kCuda).name(testing::kGpu), DType::kF32).has_value();
+  EXPECT_EQ(metrics.find("\"mfu\"") != std::string::npos, known) << metrics;
 }
 
 TEST_F(ProgramTest, HelpAndVersionExitWithZero) {
