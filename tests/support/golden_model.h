@@ -3,15 +3,20 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/ops/activation.h"
+#include "core/ops/cross_entropy.h"
+#include "core/ops/elementwise.h"
 #include "core/tensor/safetensors.h"
 #include "layers/language_model.h"
 #include "layers/xlstm_config.h"
 #include "layers/xlstm_large_config.h"
+#include "tests/support/random.h"
 
 namespace carousel::testing {
 
@@ -91,6 +96,44 @@ inline void load_golden_parameters(LanguageModel& model, const SafetensorsFile& 
     Tensor(p.master).copy_(file.load_as(name, p.master.dtype()));
   }
   model.parameters().refresh_compute();
+}
+
+/// What a model's results differ by from those that a golden file holds.
+struct GoldenErrors {
+  double logits = 0.0;                                    ///< relative
+  double loss = 0.0;                                      ///< absolute, of the mean
+  std::vector<std::pair<std::string, double>> gradients;  ///< relative, by parameter
+};
+
+/// Gives the model the file's parameters and runs it forward and backward on the file's tokens.
+inline GoldenErrors golden_errors(LanguageModel& model, const SafetensorsFile& file,
+                                  Device device = kCpu, DType precision = DType::kF32) {
+  model.parameters().materialise(device, precision);
+  load_golden_parameters(model, file, "param.");
+  const auto [tokens, targets] = split_tokens(file.load("ids"));
+  const std::int64_t rows = tokens.numel();
+  const Variable hidden = model.hidden(tokens.to(device), {}, {});
+  const Variable logits = model.logits(reshape(hidden, {rows, hidden.dim(-1)}));
+  const double cap = model.logit_cap();
+  GoldenErrors errors;
+  errors.logits =
+      relative_error((cap > 0 ? soft_cap(logits, cap) : logits).value(), file.load("logits"));
+  const Variable loss = cross_entropy(logits, targets.reshape({rows}).to(device), cap).loss;
+  const Variable mean = scaled(sum(loss), 1.0 / static_cast<double>(rows));
+  errors.loss = std::abs(mean.value().item() - file.load("loss").item());
+  backward(mean);
+  for (const Parameter& p : model.parameters().all()) {
+    const Tensor want = file.load("grad." + nxai_name(p.spec.name));
+    errors.gradients.emplace_back(p.spec.name, relative_error(p.variable.grad(), want));
+  }
+  return errors;
+}
+
+inline void expect_golden(const GoldenErrors& errors, double logits, double loss,
+                          double gradients) {
+  EXPECT_LE(errors.logits, logits);
+  EXPECT_LE(errors.loss, loss);
+  for (const auto& [name, error] : errors.gradients) EXPECT_LE(error, gradients) << name;
 }
 
 }  // namespace carousel::testing

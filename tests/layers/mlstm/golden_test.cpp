@@ -8,6 +8,7 @@
 
 #include "core/tensor/safetensors.h"
 #include "tests/layers/mlstm/cell_case.h"
+#include "tests/support/devices.h"
 #include "tests/support/golden.h"
 
 namespace carousel {
@@ -96,21 +97,45 @@ class GoldenFile {
   SafetensorsFile file_;
 };
 
+// What float32 allows: cases with extreme gates lose more.
+double float32_tolerance(const GoldenCase& g, double usual) {
+  double largest = 0.0;
+  for (const double i : g.in.i) largest = std::max(largest, std::abs(i));
+  return largest > 30.0 ? std::max(usual, 1e-4) : usual;
+}
+
 TEST(GoldenMlstmCell, AllFormsReproduceEveryCaseInFloat32) {
   const GoldenFile file;
   int cases = 0;
   for (; file.contains(fmt::format("case{}", cases)); ++cases) {
     const std::string name = fmt::format("case{}", cases);
     const GoldenCase g = file.load(name);
-    double largest = 0.0;
-    for (const double i : g.in.i) largest = std::max(largest, std::abs(i));
-    const double tolerance = largest > 30.0 ? 1e-4 : 1e-5;
     for (const mlstm::Form form : testing::kForms) {
-      testing::expect_close(run_cell<float>(g.in, g.up, form, 64), g.want, tolerance,
-                            name + " " + testing::name_of_form(form));
+      testing::expect_close(run_cell<float>(g.in, g.up, form, 64), g.want,
+                            float32_tolerance(g, 1e-5), name + " " + testing::name_of_form(form));
     }
   }
   EXPECT_EQ(cases, 6);
+}
+
+TEST(CudaReference, TheMlstmCellReproducesEveryCase) {
+  CAROUSEL_REQUIRE_CUDA();
+  const GoldenFile file;
+  for (int c = 0; file.contains(fmt::format("case{}", c)); ++c) {
+    const GoldenCase g = file.load(fmt::format("case{}", c));
+    for (const mlstm::Form form : testing::kForms) {
+      const std::string name = fmt::format("case{} {}", c, testing::name_of_form(form));
+      testing::expect_close(run_cell<float>(g.in, g.up, form, 64, testing::kGpu), g.want,
+                            float32_tolerance(g, 5e-5), name);
+      const Named cpu = run_cell<bfloat16>(g.in, g.up, form, 64);
+      const Named gpu = run_cell<bfloat16>(g.in, g.up, form, 64, testing::kGpu);
+      for (std::size_t i = 0; i < gpu.size(); ++i) {
+        const double cpu_error = relative_error(cpu[i].second, g.want[i].second);
+        EXPECT_LE(relative_error(gpu[i].second, g.want[i].second), 2.0 * cpu_error + 0x1.0p-8)
+            << name << ' ' << gpu[i].first << ", the CPU's error is " << cpu_error;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "core/base/parallel.h"
 #include "core/tensor/safetensors.h"
 #include "tests/layers/slstm/cell_case.h"
+#include "tests/support/devices.h"
 #include "tests/support/errors.h"
 #include "tests/support/golden.h"
 
@@ -317,40 +318,66 @@ SlstmInputs<double> golden_inputs(const SafetensorsFile& file, const std::string
   return in;
 }
 
+// Relative errors of outputs and gradients, by the file's names.
+template <class T>
+std::vector<std::pair<std::string, double>> golden_errors(const SafetensorsFile& file,
+                                                          const std::string& prefix,
+                                                          Device device = kCpu) {
+  const SlstmInputs<double> in = golden_inputs(file, prefix);
+  const auto load = [&](const char* name) { return testing::to_doubles(file.load(prefix + name)); };
+  const NamedValues got = run_slstm<T>(in, {load("dh"), {}, {}, {}}, device);
+  std::vector<std::pair<std::string, double>> errors;
+  const auto compare = [&](const char* name, const std::vector<double>& values) {
+    errors.emplace_back(prefix + name, relative_error(values, load(name)));
+  };
+  compare("h", got[0].second);
+  compare("h_last", got[1].second);
+  compare("c_last", got[2].second);
+  compare("n_last", got[3].second);
+  compare("m_last", got[4].second);
+  std::vector<double> dx;
+  for (std::size_t g = 5; g < 9; ++g) {
+    dx.insert(dx.end(), got[g].second.begin(), got[g].second.end());
+  }
+  compare("dWx", exchange(dx, 1, 4, in.batch * in.time, in.heads * in.size));
+  const auto dr = exchange(got[9].second, 1, in.heads, 4, in.size * in.size);
+  compare("dR", exchange(dr, 4 * in.heads, in.size, in.size, 1));
+  compare("db", got[10].second);
+  if (file.contains(prefix + "dh0")) {
+    compare("dh0", got[11].second);
+    compare("dc0", got[12].second);
+    compare("dn0", got[13].second);
+  }
+  return errors;
+}
+
 TEST(SlstmCellGolden, OutputsStatesAndGradientsMatch) {
   const SafetensorsFile file(testing::golden_path("slstm_cell.safetensors"));
   int cases_seen = 0;
   for (; file.contains(fmt::format("case{}.Wx", cases_seen)); ++cases_seen) {
-    const std::string prefix = fmt::format("case{}.", cases_seen);
-    const SlstmInputs<double> in = golden_inputs(file, prefix);
-    const auto load = [&](const char* name) {
-      return testing::to_doubles(file.load(prefix + name));
-    };
-    const NamedValues got = run_slstm<float>(in, {load("dh"), {}, {}, {}});
-    const std::size_t tokens = in.batch * in.time;
-    const std::size_t width = in.heads * in.size;
-    const auto check = [&](const char* name, const std::vector<double>& values) {
-      EXPECT_LE(relative_error(values, load(name)), 1e-5) << prefix << name;
-    };
-    check("h", got[0].second);
-    check("h_last", got[1].second);
-    check("c_last", got[2].second);
-    check("n_last", got[3].second);
-    check("m_last", got[4].second);
-    std::vector<double> dx;
-    for (std::size_t g = 5; g < 9; ++g) {
-      dx.insert(dx.end(), got[g].second.begin(), got[g].second.end());
+    for (const auto& [name, error] :
+         golden_errors<float>(file, fmt::format("case{}.", cases_seen))) {
+      EXPECT_LE(error, 1e-5) << name;
     }
-    check("dWx", exchange(dx, 1, 4, tokens, width));
-    const auto dr = exchange(got[9].second, 1, in.heads, 4, in.size * in.size);
-    check("dR", exchange(dr, 4 * in.heads, in.size, in.size, 1));
-    check("db", got[10].second);
-    if (!file.contains(prefix + "dh0")) continue;
-    check("dh0", got[11].second);
-    check("dc0", got[12].second);
-    check("dn0", got[13].second);
   }
   EXPECT_GE(cases_seen, 1);
+}
+
+TEST(CudaReference, TheSlstmCellReproducesEveryCase) {
+  CAROUSEL_REQUIRE_CUDA();
+  const SafetensorsFile file(testing::golden_path("slstm_cell.safetensors"));
+  for (int c = 0; file.contains(fmt::format("case{}.Wx", c)); ++c) {
+    const std::string prefix = fmt::format("case{}.", c);
+    for (const auto& [name, error] : golden_errors<float>(file, prefix, testing::kGpu)) {
+      EXPECT_LE(error, 5e-5) << name;
+    }
+    const auto cpu = golden_errors<bfloat16>(file, prefix);
+    const auto gpu = golden_errors<bfloat16>(file, prefix, testing::kGpu);
+    for (std::size_t i = 0; i < gpu.size(); ++i) {
+      EXPECT_LE(gpu[i].second, 2.0 * cpu[i].second + 0x1.0p-8)
+          << gpu[i].first << ", the CPU's error is " << cpu[i].second;
+    }
+  }
 }
 
 }  // namespace

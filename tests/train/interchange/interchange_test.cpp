@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "layers/xlstm_large.h"
+#include "tests/support/devices.h"
 #include "tests/support/errors.h"
 #include "tests/support/golden.h"
 #include "tests/support/random.h"
@@ -75,17 +76,28 @@ void expect_weights(const SafetensorsFile& file, const std::vector<NamedTensor>&
   }
 }
 
-TEST(InterchangeGolden, AnImportedModelGivesTheLogitsOfTransformers) {
+// The relative error of an imported model's logits against transformers'.
+double logits_error_of_import(DeviceChoice choice) {
   const TempDir dir;
   import_model(testing::golden_path("hf_tiny"), dir / "run", {});
-  const TrainedModel trained = load_trained_model(dir / "run", DeviceChoice::kUseCpu);
+  const TrainedModel trained = load_trained_model(dir / "run", choice);
   const SafetensorsFile expected(testing::golden_path("hf_tiny/expected.safetensors"));
   const NoGrad no_grad;
-  const Variable raw = trained.model->logits(trained.model->hidden(expected.load("ids"), {}, {}));
+  const Tensor ids = expected.load("ids").to(trained.model->parameters().master().device());
+  const Variable raw = trained.model->logits(trained.model->hidden(ids, {}, {}));
   std::vector<double> logits = testing::to_doubles(raw.value());
   const double cap = trained.model->logit_cap();
   for (double& x : logits) x = cap * std::tanh(x / cap);
-  EXPECT_LE(testing::relative_error(logits, testing::to_doubles(expected.load("logits"))), 1e-4);
+  return testing::relative_error(logits, testing::to_doubles(expected.load("logits")));
+}
+
+TEST(InterchangeGolden, AnImportedModelGivesTheLogitsOfTransformers) {
+  EXPECT_LE(logits_error_of_import(DeviceChoice::kUseCpu), 1e-4);
+}
+
+TEST(CudaReference, AnImportedModelGivesTheLogitsOfTransformers) {
+  CAROUSEL_REQUIRE_CUDA();
+  EXPECT_LE(logits_error_of_import(DeviceChoice::kUseCuda), 5e-5);
 }
 
 TEST(InterchangeGolden, ExportingWhatWasImportedGivesTheSameTensors) {
