@@ -129,7 +129,11 @@ void skip_backward(const SkipBackwardArgs& args) {
     const std::int64_t columns = args.a.dim(1);
     const SkipTerm<T> term{data<T>(args.a), data<T>(args.dy), Weights<T>::of(args.scale),
                            data<T>(args.da), columns};
-    const Tensor out = args.dscale.defined() ? args.dscale : workspace(stream, columns);
+    Tensor out = args.dscale;
+    if (!out.defined()) {  // the sums are made all the same, for nobody
+      out = workspace(stream, columns);
+      out.zero_();
+    }
     float* dscale = data<float>(out);
     if (columns % kVector<T> == 0 &&
         aligned16(term.a, term.dy, term.scale.narrow, term.scale.wide, term.da)) {

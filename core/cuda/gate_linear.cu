@@ -93,8 +93,8 @@ template <class D, int kWidth>
 __global__ void __launch_bounds__(kWarps* kWarp)
     gate_linear_dx_kernel(Outputs outputs, D* dx, std::int64_t rows, std::int64_t columns,
                           bool accumulate) {
-  const std::int64_t column = (std::int64_t{blockIdx.x} * kWarp + threadIdx.x) * kWidth;
-  const std::int64_t first = (std::int64_t{blockIdx.y} * kWarps + threadIdx.y) * kDxRows;
+  const std::int64_t column = (std::int64_t{blockIdx.y} * kWarp + threadIdx.x) * kWidth;
+  const std::int64_t first = (std::int64_t{blockIdx.x} * kWarps + threadIdx.y) * kDxRows;
   if (column >= columns) return;
   float sum[kDxRows][kWidth] = {};
   if (accumulate) {
@@ -213,7 +213,7 @@ void compute_dx(const Stream& stream, const GateLinearBackwardArgs& args, const 
     const bool aligned = aligned16(dx, outputs.weight[0], outputs.weight[1]);
     dispatch_width(columns, aligned, [&]<int kWidth>() {
       launch("gate_linear_dx", stream,
-             {dim3(grid_size(columns, kWarp * kWidth), grid_size(rows, kWarps * kDxRows)),
+             {dim3(grid_size(rows, kWarps * kDxRows), grid_size(columns, kWarp * kWidth)),
               dim3(kWarp, kWarps)},
              gate_linear_dx_kernel<D, kWidth>, outputs, dx, rows, columns, args.accumulate_dx);
     });
