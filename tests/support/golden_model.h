@@ -100,8 +100,9 @@ inline void load_golden_parameters(LanguageModel& model, const SafetensorsFile& 
 
 /// What a model's results differ by from those that a golden file holds.
 struct GoldenErrors {
-  double logits = 0.0;                                    ///< relative
-  double loss = 0.0;                                      ///< absolute, of the mean
+  double logits = 0.0;         ///< relative
+  double all_gradients = 0.0;  ///< relative, of all parameters as one vector
+  double loss = 0.0;           ///< absolute, of the mean
   std::vector<std::pair<std::string, double>> gradients;  ///< relative, by parameter
 };
 
@@ -122,10 +123,15 @@ inline GoldenErrors golden_errors(LanguageModel& model, const SafetensorsFile& f
   const Variable mean = scaled(sum(loss), 1.0 / static_cast<double>(rows));
   errors.loss = std::abs(mean.value().item() - file.load("loss").item());
   backward(mean);
+  std::vector<double> all_got;
+  std::vector<double> all_want;
   for (const Parameter& p : model.parameters().all()) {
     const Tensor want = file.load("grad." + nxai_name(p.spec.name));
     errors.gradients.emplace_back(p.spec.name, relative_error(p.variable.grad(), want));
+    for (const double x : to_doubles(p.variable.grad())) all_got.push_back(x);
+    for (const double x : to_doubles(want)) all_want.push_back(x);
   }
+  errors.all_gradients = relative_error(all_got, all_want);
   return errors;
 }
 

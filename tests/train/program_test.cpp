@@ -77,8 +77,7 @@ using CudaProgramTest = ProgramTest;
 
 TEST_F(CudaProgramTest, ABatchTooLargeForTheGpuExitsWithFive) {
   CAROUSEL_REQUIRE_CUDA();
-  const std::string huge =
-      " model.embedding_dim=2048 data.seq_len=2048 data.batch_size=16384 data.val=0";
+  const std::string huge = " model.embedding_dim=2048 data.seq_len=2048 data.batch_size=16384";
   const Outcome outcome = run_program("train " + config(text(), "device: cuda\n") + huge);
   EXPECT_EQ(outcome.code, 5) << outcome.err;
   for (const char* part : {"no memory for a tensor f32 (", "activations", "micro_batch_size"}) {
