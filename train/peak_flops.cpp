@@ -39,7 +39,8 @@ constexpr std::array kPeaks = {
     Peak{"NVIDIA GeForce RTX 5090", 209.5, 104.8},
 };
 
-// Whether `rest`, behind a known name, tells no other chip: "", "-SXM4-80GB", " 80GB HBM3", " PCIe".
+// Whether `rest`, behind a known name, tells no other chip: "", "-SXM4-80GB", " 80GB HBM3", "
+// PCIe".
 bool is_variant(std::string_view rest) {
   if (rest.empty() || rest.starts_with('-')) return true;
   if (!rest.starts_with(' ')) return false;

@@ -59,7 +59,7 @@ class Trainer {
   StopSignal stop_;
   LaunchEnvironment launch_;
   Device device_;
-  std::optional<double> peak_flops_;  ///< of all ranks' devices, taken to be alike; else unknown
+  std::optional<double> peak_flops_;    ///< of all ranks' devices, taken to be alike; else unknown
   std::unique_ptr<comm::Group> group_;  ///< null: this process is alone
   Dataset dataset_;
   std::unique_ptr<LanguageModel> model_;
