@@ -17,6 +17,7 @@ std::string version(int v) { return fmt::format("{}.{}", v / 1000, v % 1000 / 10
 struct Search {
   bool usable = false;
   std::string text;
+  int count = 0;
 };
 
 Search search() {
@@ -39,7 +40,8 @@ Search search() {
                                cudaGetErrorName(status))};
   }
   Search found{false,
-               fmt::format("driver CUDA {}, runtime {}", version(driver), version(CUDART_VERSION))};
+               fmt::format("driver CUDA {}, runtime {}", version(driver), version(CUDART_VERSION)),
+               count};
   for (int i = 0; i < count; ++i) {
     const cuda::DeviceInfo info = cuda::query_device(i);
     const bool supported = info.major >= cuda::kOldestMajor;
@@ -59,6 +61,8 @@ const Search& found() {
 }  // namespace
 
 std::string cuda_status() { return found().text; }
+
+int cuda_device_count() { return found().usable ? found().count : 0; }
 
 void register_cuda_kernels() {
   if (!found().usable) return;

@@ -13,5 +13,7 @@ void register_cuda_kernels();
 
 /// One line for `carousel doctor` and for errors: the driver and the GPUs, or why none is usable.
 std::string cuda_status();
+/// Number of CUDA devices that this program may use; 0 where cuda_status() says why there are none.
+int cuda_device_count();
 
 }  // namespace carousel

@@ -97,7 +97,8 @@ TEST_F(CudaProgramTest, TrainingTellsMemoryAndSpeed) {
 TEST_F(ProgramTest, HelpAndVersionExitWithZero) {
   expect("--version", 0, version_text() + "\n");
   expect("--help", 0, "Exit codes");
-  for (const std::string command : {"train", "generate", "eval", "plan", "config", "doctor"}) {
+  for (const std::string command :
+       {"train", "run", "generate", "eval", "plan", "config", "doctor"}) {
     expect("--help", 0, "\n  " + command + " ");
     expect(command + " --help", 0, "Example: carousel " + command);
   }

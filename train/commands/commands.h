@@ -10,6 +10,7 @@
 namespace carousel {
 
 void add_train(CLI::App& app);
+void add_run(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_plan(CLI::App& app);

@@ -1,0 +1,158 @@
+#include "train/launcher/worker_group.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <system_error>
+
+#include "core/base/error.h"
+
+namespace carousel {
+namespace {
+
+constexpr auto kPreemptedCode = static_cast<int>(ExitCode::kPreempted);
+constexpr auto kPeerCode = static_cast<int>(ExitCode::kPeer);
+// A rank that only reports the death of another may be noticed before that other one.
+constexpr std::chrono::milliseconds kPeersMayBeFirst{400};
+
+sigset_t signals_of_interest() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2}) {
+    sigaddset(&set, signal);
+  }
+  struct sigaction hangup {};
+  ::sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaddset(&set, SIGHUP);  // nohup ignores it
+  return set;
+}
+
+// The first that failed by itself; if all only report peers, the first of those.
+const WorkerFailure& cause_of(const std::vector<WorkerFailure>& failures) {
+  const auto own = std::ranges::find_if(
+      failures, [](const WorkerFailure& f) { return f.end.code != kPeerCode; });
+  return own == failures.end() ? failures.front() : *own;
+}
+
+}  // namespace
+
+std::string to_string(const WorkerFailure& failure) {
+  const std::string how = failure.end.signal != 0
+                              ? fmt::format("killed by signal {} ({})", failure.end.signal,
+                                            ::strsignal(failure.end.signal))
+                              : fmt::format("with exit code {}", failure.end.code);
+  return fmt::format("rank {} (pid {}) failed first, {}{}{}", failure.rank, failure.pid, how,
+                     failure.errors.empty() ? "" : ": ", failure.errors);
+}
+
+LauncherSignals::LauncherSignals() {
+  const sigset_t set = signals_of_interest();
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  descriptor_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (descriptor_ < 0) {
+    throw UsageError("cannot watch signals: {}", std::generic_category().message(errno));
+  }
+}
+
+LauncherSignals::~LauncherSignals() {
+  while (next() != 0) {
+  }
+  ::close(descriptor_);
+  const sigset_t set = signals_of_interest();
+  ::sigprocmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+int LauncherSignals::next() {
+  signalfd_siginfo info{};
+  while (::read(descriptor_, &info, sizeof info) == sizeof info) {
+    if (info.ssi_signo != SIGCHLD) return newest_ = static_cast<int>(info.ssi_signo);
+  }
+  return 0;
+}
+
+WorkerGroup::WorkerGroup(const std::vector<WorkerStart>& workers, const Options& options)
+    : options_(options) {
+  for (const WorkerStart& start : workers) workers_.push_back(std::make_unique<Worker>(start));
+}
+
+GroupEnd WorkerGroup::wait(LauncherSignals& signals,
+                           const std::function<void(const WorkerFailure&)>& on_failure) {
+  while (true) {
+    poll_once(signals);
+    pass_on(signals);
+    collect_ended();
+    if (!failures_.empty()) {
+      const bool clear = cause_of(failures_).end.code != kPeerCode || !any_running();
+      if (!told_ && (clear || Clock::now() - first_failure_ >= kPeersMayBeFirst)) {
+        told_ = true;
+        on_failure(cause_of(failures_));
+      }
+      if (told_) end_the_others();
+    }
+    if (!any_running()) break;
+  }
+  GroupEnd end{.preempted = preempted_};
+  if (!failures_.empty()) end.failure = cause_of(failures_);
+  return end;
+}
+
+void WorkerGroup::poll_once(const LauncherSignals& signals) {
+  std::vector<pollfd> watched{{signals.descriptor(), POLLIN, 0}};
+  for (const auto& worker : workers_) {
+    for (const int descriptor : {worker->out(), worker->err()}) {
+      if (descriptor >= 0) watched.push_back({descriptor, POLLIN, 0});
+    }
+  }
+  ::poll(watched.data(), watched.size(), static_cast<int>(options_.check_interval.count()));
+  for (const auto& worker : workers_) worker->forward_output();
+}
+
+void WorkerGroup::pass_on(LauncherSignals& signals) {
+  for (int signal = signals.next(); signal != 0; signal = signals.next()) {
+    for (const auto& worker : workers_) {
+      if (worker->running()) worker->signal(signal);
+    }
+  }
+}
+
+void WorkerGroup::collect_ended() {
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    Worker& worker = *workers_[i];
+    if (!worker.reap() || asked_) continue;
+    const WorkerEnd end = *worker.end();
+    if (end.code == 0) continue;
+    if (end.code == kPreemptedCode) {
+      preempted_ = true;
+      continue;
+    }
+    if (failures_.empty()) first_failure_ = Clock::now();
+    failures_.push_back(
+        {options_.first_rank + static_cast<int>(i), worker.pid(), end, worker.errors()});
+  }
+}
+
+void WorkerGroup::end_the_others() {
+  const auto signal_all = [&](int signal) {
+    for (const auto& worker : workers_) {
+      if (worker->running()) worker->signal(signal);
+    }
+  };
+  if (!asked_) signal_all(SIGTERM);
+  asked_ = true;
+  if (!killed_ && Clock::now() - first_failure_ >= options_.patience) {
+    signal_all(SIGKILL);
+    killed_ = true;
+  }
+}
+
+bool WorkerGroup::any_running() const {
+  return std::ranges::any_of(workers_, [](const auto& worker) { return worker->running(); });
+}
+
+}  // namespace carousel
