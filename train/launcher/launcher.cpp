@@ -136,9 +136,8 @@ void launch(LaunchPlan plan, const std::string& program, const std::vector<std::
     const auto again = [&](const WorkerFailure& failure) {
       return !last && may_pass(failure.end.code) && signals.newest() == 0;
     };
-    const GroupEnd end = group.wait(signals, [&](const WorkerFailure& failure) {
-      if (again(failure)) log::warn("{}", to_string(failure));
-    });
+    const GroupEnd end = group.wait(
+        signals, [](const WorkerFailure& failure) { log::warn("{}", to_string(failure)); });
     signals.next();  // one that came behind the last worker's end counts, too
     if (!end.failure && !end.preempted) return;
     if (!end.failure) throw Preempted("stopped after saving; start again to continue");
