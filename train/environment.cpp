@@ -1,7 +1,9 @@
 #include "train/environment.h"
 
+#include <spdlog/version.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <CLI/Version.hpp>
 #include <cerrno>
@@ -12,10 +14,6 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
-
-#define XXH_STATIC_LINKING_ONLY
-#include <spdlog/version.h>
-#include <xxhash.h>
 
 #include "core/base/error.h"
 #include "core/base/parallel.h"
