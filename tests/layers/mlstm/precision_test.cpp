@@ -92,7 +92,7 @@ TEST(MlstmCellPrecision, Float32DoesNotDriftOverLongSequences) {
   const Named want = run_cell<double>(in, up, Form::kRecurrent, c.chunk);
   for (const Form form : kForms) {
     const Named got = run_cell<float>(in, up, form, c.chunk);
-    const double tolerance = form == Form::kRecurrent ? 2e-5 : 5e-6;
+    const double tolerance = form == Form::kRecurrent ? 4e-5 : 5e-6;
     for (std::size_t x = 0; x < got.size(); ++x) {
       // The last state is only defined up to e^m, and m is rounded.
       if (got[x].first.find("_last") != std::string::npos) continue;
