@@ -157,7 +157,8 @@ void load_moments(const std::vector<SafetensorsFile>& files, const AdamW& optimi
       problems += problem_of_pieces(pieces[kind + p.spec.name], kind + p.spec.name, p.spec.shape);
     }
   }
-  for (const auto& [name, unknown] : pieces) {
+  for (const auto& entry : pieces) {
+    const std::string& name = entry.first;
     const auto known = [&](const Parameter& p) {
       return name == "exp_avg." + p.spec.name || name == "exp_avg_sq." + p.spec.name;
     };

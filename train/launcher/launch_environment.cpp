@@ -19,7 +19,7 @@ class Variables {
 
   bool has(const char* name) const { return lookup_(name) != nullptr; }
 
-  std::string text(const char* name, std::string fallback = "") const {
+  std::string text(const char* name, const char* fallback = "") const {
     const char* value = lookup_(name);
     return value == nullptr ? fallback : value;
   }

@@ -44,7 +44,7 @@ std::vector<std::string> environment_with(
     for (const auto& [other, value] : variables) replaced |= name == other;
     if (!replaced) out.emplace_back(text);
   }
-  for (const auto& [name, value] : variables) out.push_back(name + "=" + value);
+  for (const auto& [name, value] : variables) out.push_back(fmt::format("{}={}", name, value));
   return out;
 }
 
