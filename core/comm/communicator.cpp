@@ -7,6 +7,7 @@ namespace carousel::comm {
 Communicator::Communicator(const GroupOptions& options, std::unique_ptr<Store> store)
     : options_(options),
       store_(std::move(store)),
+      mail_(store_->another()),
       monitor_(options.rank, options.world_size, *store_) {
   CAROUSEL_CHECK(options.world_size >= 1 && options.rank >= 0 && options.rank < options.world_size,
                  "rank {} of {}", options.rank, options.world_size);
@@ -101,7 +102,7 @@ std::string Communicator::await(const std::string& key, const char* what) {
   const auto deadline = Clock::now() + options_.timeout;
   for (;;) {
     // In short waits, so that a failure elsewhere ends this one early.
-    if (auto value = store_->get(key, Milliseconds{200})) return std::move(*value);
+    if (auto value = mail_->get(key, Milliseconds{200})) return std::move(*value);
     check();
     if (Clock::now() >= deadline) {
       throw PeerError("{} did not come within {} ms", what, options_.timeout.count());

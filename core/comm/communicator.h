@@ -54,8 +54,9 @@ struct GroupOptions {
   Device device = kCpu;          ///< of the tensors
 };
 
-/// Used by one thread. Failures of peers are PeerErrors that name the collective and, as far as it
-/// can be told, the rank to blame; after one, only abort() and the destructor may be called.
+/// Used by one thread, but for publish() and await(). Failures of peers are PeerErrors that name
+/// the collective and, as far as it can be told, the rank to blame; after one, only abort() and the
+/// destructor may be called.
 class Communicator {
  public:
   /// `store` is shared by the ranks and holds nothing of another group.
@@ -86,9 +87,10 @@ class Communicator {
   /// Returns when all ranks have called it.
   void barrier(const char* label) { gather("", label); }
 
-  /// A value for other ranks under a key of the group, and the wait for one: not collective.
-  /// await() throws PeerError, which names `what`, at the time-out and when a rank fails.
-  void publish(const std::string& key, const std::string& value) { store_->set(key, value); }
+  /// A value for other ranks under a key of the group, and the wait for one: not collective, and
+  /// from any thread. await() throws PeerError, which names `what`, at the time-out and when a rank
+  /// fails.
+  void publish(const std::string& key, const std::string& value) { mail_->set(key, value); }
   std::string await(const std::string& key, const char* what);
 
   /// Whether a rank or a collective is known to have failed.
@@ -125,6 +127,7 @@ class Communicator {
 
   GroupOptions options_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<Store> mail_;  // of publish() and await(), whose waits must not hold gather() up
   Monitor monitor_;
   std::int64_t gathers_ = 0;
 };
