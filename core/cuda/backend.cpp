@@ -106,6 +106,11 @@ class CudaBackend final : public DeviceBackend {
   void copy_to_host(Device device, void* to, const void* from, std::size_t bytes) override {
     if (bytes == 0) return;
     const Stream stream(device);
+    if (is_pinned(to)) {
+      CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream.handle()));
+      CUDA_CHECK(cudaStreamSynchronize(stream.handle()));
+      return;
+    }
     const std::lock_guard lock(mutex_);
     staging_for(stream).to_host(stream.handle(), to, from, bytes);
   }
@@ -120,6 +125,19 @@ class CudaBackend final : public DeviceBackend {
     CUDA_CHECK(cudaStreamSynchronize(stream.handle()));
   }
 
+  bool pin(Device device, void* host, std::size_t bytes) override {
+    const Stream stream(device);
+    if (bytes == 0) return false;
+    if (cudaHostRegister(host, bytes, cudaHostRegisterPortable) == cudaSuccess) return true;
+    cudaGetLastError();  // a limit on locked memory, say: the detour works as well
+    return false;
+  }
+
+  void unpin(Device device, void* host) override {
+    const Stream stream(device);
+    CUDA_CHECK(cudaHostUnregister(host));
+  }
+
   std::string name(Device device) override { return Stream(device).info().name; }
 
   DeviceMemory memory(Device device) override {
@@ -130,6 +148,12 @@ class CudaBackend final : public DeviceBackend {
   }
 
  private:
+  static bool is_pinned(const void* host) {
+    cudaPointerAttributes attributes{};
+    CUDA_CHECK(cudaPointerGetAttributes(&attributes, host));
+    return attributes.type == cudaMemoryTypeHost;
+  }
+
   Staging& staging_for(const Stream& stream) {
     CAROUSEL_CHECK(!stream.capturing(), "a host copy while a CUDA graph is captured");
     return staging_[stream.device().index];

@@ -52,6 +52,10 @@ class DeviceBackend {
   virtual void copy_to_host(Device device, void* to, const void* from, std::size_t bytes) = 0;
   virtual void fill_bytes(Device device, void* to, int byte, std::size_t bytes) = 0;
   virtual void synchronize(Device device) = 0;
+  /// Page-locks host memory until unpin(), so that copies to and from it take no detour. False
+  /// where that gains nothing or the system refuses.
+  virtual bool pin(Device, void* /*host*/, std::size_t /*bytes*/) { return false; }
+  virtual void unpin(Device, void* /*host*/) {}
   /// The maker's name for the device, e.g. "NVIDIA H100 80GB HBM3"; empty on CPU and meta.
   virtual std::string name(Device) { return {}; }
   virtual DeviceMemory memory(Device) { return {}; }

@@ -14,11 +14,13 @@
 #include <optional>
 #include <thread>
 
+#include "core/base/log.h"
 #include "core/base/philox.h"
 #include "tests/support/child.h"
 #include "tests/support/errors.h"
 #include "tests/support/temp_dir.h"
 #include "tests/train/checkpoint/support.h"
+#include "train/checkpoint/background_save.h"
 
 namespace carousel {
 namespace {
@@ -99,6 +101,32 @@ TEST(CheckpointFailure, AReadOnlyDiskCanBeLoadedFrom) {
   });
   if (said.find(kCannotMount) != std::string::npos) GTEST_SKIP() << said;
   EXPECT_SAID(said, "Read-only file system; the file system is read-only");
+}
+
+TEST(CheckpointFailure, AThreadThatSavesReportsTheDisksErrors) {
+  const TempDir dir;
+  const std::string said = in_child([&] {
+    mount_tmpfs(dir.path(), "512k");
+    save_checkpoint(dir.path(), 1, marked_contents(1));
+    const auto in_background = [&](std::int64_t elements) {
+      BackgroundSave save;
+      save.start(2, [&] { save_checkpoint(dir.path(), 2, marked_contents(2, elements)); });
+      return message_of<CheckpointError>([&] { save.finish("the test"); });
+    };
+    const std::string full = in_background(200'000);
+    if (::mount("none", dir.path().c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr) != 0) {
+      throw std::runtime_error(std::string(kCannotMount) + std::strerror(errno));
+    }
+    const std::string read_only = in_background(10);
+    if (entries(dir.path()) != std::vector<std::string>{"step-00000001"}) return "leftovers" + full;
+    if (mark_of(*newest_good_checkpoint(dir.path())) != 1) return "harm" + full;
+    return full + read_only;
+  });
+  if (said.find(kCannotMount) != std::string::npos) GTEST_SKIP() << said;
+  EXPECT_SAID(said, "No space left on device; free some space there");
+  EXPECT_SAID(said, "Read-only file system; the file system is read-only");
+  EXPECT_EQ(said.find("harm"), std::string::npos) << said;
+  EXPECT_EQ(said.find("leftovers"), std::string::npos) << said;
 }
 
 TEST(CheckpointFailure, AFileSizeLimitCutsWritesShort) {
@@ -191,16 +219,25 @@ TEST(CheckpointFailureSlow, DyingAtAnySystemCallLeavesAGoodCheckpoint) {
   EXPECT_GT(call, 100) << "too few system calls for two saves: the test proved nothing";
 }
 
-// Saves, replaces and prunes for ever, beginning with `step`; every checkpoint has its own mark.
+// Saves, replaces and prunes for ever, in every other round in a thread, beginning with `step`;
+// every checkpoint has its own mark.
 [[noreturn]] void save_for_ever(const fs::path& directory, std::int64_t step, int round) {
   for (int i = 0;; ++i) {
-    save_checkpoint(directory, step + i / 2, marked_contents(1000 * round + i, 50'000));
-    prune_checkpoints(directory, 2);
+    const auto save = [&] {
+      save_checkpoint(directory, step + i / 2, marked_contents(1000 * round + i, 50'000));
+      prune_checkpoints(directory, 2);
+    };
+    BackgroundSave thread;
+    if (round % 2 == 0) save();
+    if (round % 2 == 1) thread.start(step, save);
+    thread.finish("the next");
   }
 }
 
 TEST(CheckpointFailureSlow, KillingASaverAtAnyMomentLeavesAGoodCheckpoint) {
   const InMemory in_memory;
+  const log::level::level_enum level = log::get_level();
+  log::set_level(log::level::warn);  // not of every save that the thread is waited for
   const TempDir dir;
   // The moments cover a few saves, however fast the disk is.
   const auto begin = std::chrono::steady_clock::now();
@@ -236,6 +273,7 @@ TEST(CheckpointFailureSlow, KillingASaverAtAnyMomentLeavesAGoodCheckpoint) {
     EXPECT_GE(found->step(), newest);
     newest = found->step();
   }
+  log::set_level(level);
   EXPECT_GT(newest_mark, 0) << "no save ever finished: the test proved nothing";
 }
 
