@@ -115,6 +115,10 @@ nlohmann::json step_record(const StepReport& r) {
   return json;
 }
 
+nlohmann::json checkpoint_record(std::int64_t step, double stall_seconds) {
+  return {{"step", step}, {"checkpoint_stall_ms", 1e3 * stall_seconds}};
+}
+
 std::size_t memory_in_use(Device device) {
   if (device.type != DeviceType::kCpu) return memory_stats(device).reserved;
   std::ifstream statm("/proc/self/statm");

@@ -66,6 +66,9 @@ class MetricsFile {
 /// {"step", "loss", "grad_norm", "lr", "seconds", "tokens_per_second", "memory_bytes"[, "mfu"]}
 nlohmann::json step_record(const StepReport& report);
 
+/// {"step", "checkpoint_stall_ms"}: how long training stood still for a checkpoint.
+nlohmann::json checkpoint_record(std::int64_t step, double stall_seconds);
+
 /// Resident memory of this process on the CPU, memory held from the device elsewhere.
 std::size_t memory_in_use(Device device);
 

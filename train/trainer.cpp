@@ -103,6 +103,11 @@ void Trainer::set_up() {
   } else {
     model_->parameters().initialise(static_cast<std::uint64_t>(config_.seed));
   }
+  if (config_.checkpoint.async && (first() || sharded())) {
+    std::vector<Tensor> sources{optimizer_->m(), optimizer_->v()};
+    if (first()) sources.push_back(model_->parameters().master());
+    snapshot_.emplace(std::move(sources));
+  }
   if (first()) metrics_.emplace(directory_ / "metrics.jsonl", step_);
   report_start(checkpoint.has_value());
 }
@@ -142,7 +147,7 @@ void Trainer::report_start(bool resumed) const {
             name_of(config_.precision));
   if (group_) {
     log::info("{} processes over {}{}", launch_.world_size, group_->communicator().backend(),
-              parallel_->sharded() ? ", optimizer sharded" : "");
+              sharded() ? ", optimizer sharded" : "");
   }
   log::info("train on {}", dataset_.train->describe(config_.steps));
   if (dataset_.validation != nullptr) log::info("validate on {}", dataset_.validation->describe());
@@ -168,7 +173,14 @@ void Trainer::restore(const Checkpoint& checkpoint) {
 }
 
 void Trainer::run() {
-  telling_others([&] { train(); });
+  telling_others([&] {
+    try {
+      train();
+    } catch (const NonFiniteError&) {
+      in_flight_.settle();  // all ranks come here, and what they are saving is good
+      throw;
+    }
+  });
 }
 
 void Trainer::train() {
@@ -183,9 +195,10 @@ void Trainer::train() {
       metrics_->write(step_record(report));
       progress_.show(report);
     }
+    in_flight_.check();
     after_step(step_);
     if (const int signal = stop_signal(); signal != 0 && step_ < config_.steps) {
-      save(step_);
+      save_last();
       throw Preempted(
           "stopped by the signal '{}' after step {}, which is saved; start again to "
           "continue",
@@ -195,7 +208,7 @@ void Trainer::train() {
   if (step_ > begun_at && dataset_.validation != nullptr && evaluated_step_ != step_) {
     evaluate_now(step_);
   }
-  save(step_);
+  save_last();
 }
 
 // The signal that asks to stop, the same in all ranks: the largest of those that any has got.
@@ -239,7 +252,7 @@ void Trainer::after_step(std::int64_t step) {
   const auto due = [&](std::int64_t every) { return every > 0 && step % every == 0; };
   if (due(config_.eval.every) && dataset_.validation != nullptr) evaluate_now(step);
   if (due(config_.sample.every) && first()) sample_now(step);
-  if (due(config_.checkpoint.every)) save(step);
+  if (due(config_.checkpoint.every)) save(step, true);
 }
 
 void Trainer::evaluate_now(std::int64_t step) {
@@ -266,20 +279,45 @@ void Trainer::sample_now(std::int64_t step) {
   log::info("sample at step {}:\n{}", step, text + decoder.finish());
 }
 
-void Trainer::save(std::int64_t step) {
-  if (saved_step_ == step) return;
+void Trainer::save(std::int64_t step, bool background) {
+  if (saved_step_ == step || !(first() || sharded())) return;
+  const auto begin = Clock::now();
+  in_flight_.finish(fmt::format("the checkpoint of step {}", step));
   saved_step_ = step;
+  if (sharded()) parallel_->gather_masters();
+  if (background && snapshot_) {
+    snapshot_->take();
+    in_flight_.start(step, checkpoint_writer(step, true));
+  } else {
+    checkpoint_writer(step, false)();
+  }
+  if (first()) metrics_->write(checkpoint_record(step, seconds_since(begin)));
+}
+
+void Trainer::save_last() {
+  save(step_, false);
+  in_flight_.finish("the end of the run");
+}
+
+// What writes this rank's part of the checkpoint, from the weights and moments themselves or from
+// their snapshot; it starts no collective and touches nothing else that training changes.
+std::function<void()> Trainer::checkpoint_writer(std::int64_t step, bool from_snapshot) {
+  const auto arena = [&](const Tensor& t) { return from_snapshot ? snapshot_->of(t) : t; };
+  const ParameterSet& parameters = model_->parameters();
   CheckpointContents contents;
-  contents.optimizer = named_moments(*optimizer_, model_->parameters());
-  if (parallel_ && parallel_->sharded()) {
-    parallel_->gather_masters();
+  contents.optimizer =
+      named_moments(*optimizer_, parameters, arena(optimizer_->m()), arena(optimizer_->v()));
+  if (sharded()) {
     const std::int64_t save = saves_++;
-    if (!first()) return write_checkpoint_part(*communicator(), save, contents.optimizer);
+    if (!first()) {
+      return [this, save, moments = std::move(contents.optimizer)] {
+        write_checkpoint_part(*communicator(), save, moments);
+      };
+    }
     contents.optimizer_file = optimizer_part_name(0, launch_.world_size);
     contents.peers = std::make_shared<CheckpointParts>(*communicator(), save);
   }
-  if (!first()) return;
-  contents.model = named_weights(model_->parameters());
+  contents.model = named_weights(parameters, arena(parameters.master()));
   ModelConfig published = config_.model;
   published.vocab_size = model_->vocab_size();
   contents.config_json = published_config(published);
@@ -289,8 +327,11 @@ void Trainer::save(std::int64_t step) {
                       {"seed", config_.seed},
                       {"world_size", launch_.world_size},
                       {"config_hash", hash_of(config_)}};
-  save_checkpoint(directory_ / "checkpoints", step, contents);
-  prune_checkpoints(directory_ / "checkpoints", config_.checkpoint.keep);
+  return [path = directory_ / "checkpoints", keep = config_.checkpoint.keep, step,
+          contents = std::move(contents)] {
+    save_checkpoint(path, step, contents);
+    prune_checkpoints(path, keep);
+  };
 }
 
 }  // namespace carousel

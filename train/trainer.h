@@ -2,14 +2,17 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "data/dataset.h"
 #include "layers/language_model.h"
 #include "optim/adamw.h"
+#include "train/checkpoint/background_save.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/directory.h"
+#include "train/checkpoint/snapshot.h"
 #include "train/config/config.h"
 #include "train/distributed/data_parallel.h"
 #include "train/distributed/process_group.h"
@@ -45,9 +48,14 @@ class Trainer {
   void after_step(std::int64_t step);
   void evaluate_now(std::int64_t step);
   void sample_now(std::int64_t step);
-  void save(std::int64_t step);
+  /// `background`: in a thread, where checkpoint.async asks for it.
+  void save(std::int64_t step, bool background);
+  /// Saves where training ends; returns when all checkpoints are on the disk.
+  void save_last();
+  std::function<void()> checkpoint_writer(std::int64_t step, bool from_snapshot);
 
   bool first() const { return launch_.rank == 0; }
+  bool sharded() const { return parallel_ && parallel_->sharded(); }
   comm::Communicator* communicator() { return group_ ? &group_->communicator() : nullptr; }
   /// Runs work(); if it throws, tells the other ranks why this one stops.
   template <class Work>
@@ -65,12 +73,14 @@ class Trainer {
   std::unique_ptr<LanguageModel> model_;
   std::optional<DataParallel> parallel_;
   std::optional<AdamW> optimizer_;
+  std::optional<Snapshot> snapshot_;  ///< with checkpoint.async
   std::optional<MetricsFile> metrics_;
   ProgressLine progress_;
   std::int64_t step_ = 0;         ///< steps done
   std::int64_t saved_step_ = -1;  ///< of the newest checkpoint; -1: none
   std::int64_t evaluated_step_ = -1;
-  std::int64_t saves_ = 0;  ///< checkpoints written by this process
+  std::int64_t saves_ = 0;    ///< checkpoints begun by this process
+  BackgroundSave in_flight_;  ///< uses what is above: it must end before that does
 };
 
 }  // namespace carousel

@@ -116,13 +116,16 @@ void copy_pieces(const std::vector<Piece>& pieces, std::int64_t begin, const Ten
 
 }  // namespace
 
-std::vector<NamedTensor> named_weights(const ParameterSet& parameters) {
+std::vector<NamedTensor> named_weights(const ParameterSet& parameters, const Tensor& masters) {
   std::vector<NamedTensor> out;
-  for (const Parameter& p : parameters.all()) out.push_back({p.spec.name, p.master});
+  for (const Parameter& p : parameters.all()) {
+    out.push_back({p.spec.name, masters.range(p.offset, p.spec.shape)});
+  }
   return out;
 }
 
-std::vector<NamedTensor> named_moments(const AdamW& optimizer, const ParameterSet& parameters) {
+std::vector<NamedTensor> named_moments(const AdamW& optimizer, const ParameterSet& parameters,
+                                       const Tensor& m, const Tensor& v) {
   std::vector<NamedTensor> out;
   for (const Parameter& p : parameters.all()) {
     for_each_owned(optimizer, p, [&](std::int64_t begin, std::int64_t end, std::int64_t local) {
@@ -130,15 +133,15 @@ std::vector<NamedTensor> named_moments(const AdamW& optimizer, const ParameterSe
       const std::string name =
           whole ? p.spec.name : fmt::format("{}[{}:{}]", p.spec.name, begin, end);
       const Shape shape = whole ? p.spec.shape : Shape{end - begin};
-      out.push_back({"exp_avg." + name, optimizer.m().range(local, shape)});
-      out.push_back({"exp_avg_sq." + name, optimizer.v().range(local, shape)});
+      out.push_back({"exp_avg." + name, m.range(local, shape)});
+      out.push_back({"exp_avg_sq." + name, v.range(local, shape)});
     });
   }
   return out;
 }
 
 void load_weights(const SafetensorsFile& file, ParameterSet& parameters) {
-  load_exactly(file, named_weights(parameters));
+  load_exactly(file, named_weights(parameters, parameters.master()));
   parameters.refresh_compute();
 }
 

@@ -9,11 +9,14 @@
 
 namespace carousel {
 
-/// The masters under the parameters' names; views, nothing is copied.
-std::vector<NamedTensor> named_weights(const ParameterSet& parameters);
-/// "exp_avg.<name>" and "exp_avg_sq.<name>" of every parameter; views. Of a parameter that the
-/// optimizer owns in part, flat pieces "exp_avg.<name>[begin:end]" in elements of the parameter.
-std::vector<NamedTensor> named_moments(const AdamW& optimizer, const ParameterSet& parameters);
+/// The parameters' parts of `masters`, the master arena or a copy of it, under the parameters'
+/// names; views, nothing is copied.
+std::vector<NamedTensor> named_weights(const ParameterSet& parameters, const Tensor& masters);
+/// "exp_avg.<name>" and "exp_avg_sq.<name>" of every parameter; views of `m` and `v`, the
+/// optimizer's or copies of them. Of a parameter that the optimizer owns in part, flat pieces
+/// "exp_avg.<name>[begin:end]" in elements of the parameter.
+std::vector<NamedTensor> named_moments(const AdamW& optimizer, const ParameterSet& parameters,
+                                       const Tensor& m, const Tensor& v);
 
 /// Overwrites the masters from the file, whose floating dtypes convert, and refreshes the compute
 /// copies. Throws CheckpointError that lists every missing, unexpected or misshapen tensor; nothing

@@ -60,7 +60,7 @@ train() {
 
 # figures RUN: median tokens/s, milliseconds and GiB of the second half of the steps.
 figures() {
-  tail -n $((steps / 2)) "$work/$1/metrics.jsonl" |
+  grep '"loss"' "$work/$1/metrics.jsonl" | tail -n $((steps / 2)) |
     sed -E 's/.*"memory_bytes":([0-9.e+]+).*"seconds":([0-9.e+-]+).*"tokens_per_second":([0-9.e+]+).*/\3 \2 \1/' |
     sort -g | awk '{t[NR] = $1; s[NR] = $2; m = $3}
       END {k = int((NR + 1) / 2); printf "%.0f %.2f %.1f", t[k], 1000 * s[k], m / 2^30}'

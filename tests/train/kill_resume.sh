@@ -53,6 +53,7 @@ losses() {
 import json, sys
 for line in open(sys.argv[1]):
     row = json.loads(line)
+    if "checkpoint_stall_ms" in row: continue
     print({k: row[k] for k in ("step", "loss", "grad_norm", "lr", "val_loss") if k in row})
 PY
 }

@@ -8,6 +8,7 @@
 
 #include "tests/support/errors.h"
 #include "tests/support/temp_dir.h"
+#include "tests/train/checkpoint/support.h"
 #include "train/run_directory.h"
 
 namespace carousel {
@@ -45,6 +46,34 @@ class TrainerTest : public ::testing::Test {
   std::filesystem::path checkpoint(int step) const {
     return run_path() / "checkpoints" / fmt::format("step-{:08}", step);
   }
+  /// All files of all checkpoints, by their path below the run directory.
+  std::map<std::string, std::string> checkpoint_files() const {
+    std::map<std::string, std::string> files;
+    for (const std::string& step : testing::entries(run_path() / "checkpoints")) {
+      for (const std::string& name : testing::entries(run_path() / "checkpoints" / step)) {
+        files[step + "/" + name] = testing::read_file(run_path() / "checkpoints" / step / name);
+      }
+    }
+    return files;
+  }
+  /// Of all steps and of the last evaluation.
+  std::vector<double> losses() const {
+    std::vector<double> all;
+    for (const auto& row : metrics()) {
+      if (!row.contains("checkpoint_stall_ms")) {
+        all.push_back(row.contains("loss") ? row.at("loss") : row.at("val_loss"));
+      }
+    }
+    return all;
+  }
+  /// The steps with a record that has `key`.
+  std::vector<int> steps_with(const std::string& key) const {
+    std::vector<int> steps;
+    for (const auto& row : metrics()) {
+      if (row.contains(key)) steps.push_back(row.at("step"));
+    }
+    return steps;
+  }
   std::vector<float> final_weights() {
     return load_trained_model(run_path(), DeviceChoice::kUseCpu)
         .model->parameters()
@@ -67,10 +96,11 @@ TEST_F(TrainerTest, WritesItsRunDirectory) {
   EXPECT_TRUE(std::filesystem::exists(run_path() / "config.yaml"));
   EXPECT_TRUE(std::filesystem::exists(run_path() / "train.log"));
   const auto rows = metrics();
-  ASSERT_EQ(rows.size(), 9u);  // 8 steps and the last evaluation
-  EXPECT_EQ(rows[0].at("step"), 1);
-  EXPECT_LT(rows[7].at("loss").get<double>(), rows[0].at("loss").get<double>());
-  EXPECT_TRUE(rows[8].contains("val_loss"));
+  ASSERT_EQ(rows.size(), 13u);
+  EXPECT_EQ(steps_with("loss"), (std::vector{1, 2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_EQ(steps_with("checkpoint_stall_ms"), (std::vector{2, 4, 6, 8}));
+  EXPECT_EQ(steps_with("val_loss"), std::vector{8});
+  EXPECT_LT(rows[10].at("loss").get<double>(), rows[0].at("loss").get<double>());
   EXPECT_FALSE(std::filesystem::exists(checkpoint(2)));  // keep: 3
   EXPECT_TRUE(std::filesystem::exists(checkpoint(8)));
 }
@@ -78,7 +108,7 @@ TEST_F(TrainerTest, WritesItsRunDirectory) {
 TEST_F(TrainerTest, AnInterruptedRunEndsWithTheSameBits) {
   Trainer(config_).run();
   const auto whole = final_weights();
-  const auto whole_metrics = metrics();
+  const auto whole_losses = losses();
   config_.output_dir = dir_ / "broken";
   {
     Trainer trainer(config_);
@@ -88,10 +118,49 @@ TEST_F(TrainerTest, AnInterruptedRunEndsWithTheSameBits) {
   EXPECT_TRUE(std::filesystem::exists(checkpoint(1)));
   Trainer(config_).run();
   EXPECT_EQ(final_weights(), whole);
-  const auto resumed = metrics();
-  ASSERT_EQ(resumed.size(), whole_metrics.size());
-  for (std::size_t i = 0; i < resumed.size(); ++i) {
-    EXPECT_EQ(resumed[i].value("loss", 0.0), whole_metrics[i].value("loss", 0.0)) << i;
+  EXPECT_EQ(losses(), whole_losses);
+}
+
+TEST_F(TrainerTest, AsynchronousCheckpointsAreTheSameBits) {
+  config_.checkpoint.every = 1;
+  config_.checkpoint.keep = 0;
+  Trainer(config_).run();
+  const auto synchronous = checkpoint_files();
+  EXPECT_EQ(synchronous.size(), 8 * 6u);
+  config_.output_dir = dir_ / "async";
+  config_.checkpoint.async = true;
+  Trainer(config_).run();
+  EXPECT_EQ(checkpoint_files(), synchronous);
+  EXPECT_EQ(steps_with("checkpoint_stall_ms"), (std::vector{1, 2, 3, 4, 5, 6, 7, 8}));
+}
+
+TEST_F(TrainerTest, AnAsynchronousCheckpointIsWaitedForWhenTheRunIsStopped) {
+  config_.checkpoint.async = true;
+  for (const int every : {1, 100}) {  // begun behind the step, and only because of the signal
+    config_.output_dir = dir_ / fmt::format("every-{}", every);
+    config_.checkpoint.every = every;
+    Trainer trainer(config_);
+    std::raise(SIGTERM);
+    expect_error<Preempted>([&] { trainer.run(); }, {"after step 1", "which is saved"});
+    EXPECT_EQ(testing::entries(run_path() / "checkpoints"), std::vector{checkpoint_name(1)});
+    EXPECT_EQ(Checkpoint::open(checkpoint(1)).step(), 1);
+  }
+}
+
+TEST_F(TrainerTest, AFailingAsynchronousCheckpointEndsTheRun) {
+  config_.checkpoint.async = true;
+  config_.checkpoint.every = 25;
+  config_.steps = 100;
+  for (const int step : {50, 100}) {  // while it trains, and at its end
+    config_.output_dir = dir_ / fmt::format("in-the-way-{}", step);
+    Trainer trainer(config_);
+    std::filesystem::create_directories(run_path() / "checkpoints");
+    std::ofstream(checkpoint(step)) << "precious";
+    expect_error<CheckpointError>([&] { trainer.run(); },
+                                  {checkpoint(step).string() + "': Not a directory"});
+    EXPECT_EQ(Checkpoint::open(checkpoint(step - 25)).step(), step - 25);
+    EXPECT_LT(steps_with("loss").back(), step + 25);  // long before the next save
+    EXPECT_EQ(testing::read_file(checkpoint(step)), "precious");
   }
 }
 
@@ -142,10 +211,16 @@ TEST_F(TrainerTest, ANonFiniteLossKeepsTheLastGoodCheckpoint) {
   config_.optim.clip = 0;
   config_.optim.weight_decay = 0;
   config_.checkpoint.every = 1;
-  Trainer trainer(config_);
-  expect_error<NonFiniteError>([&] { trainer.run(); }, {"first tensor that is not finite"});
   EXPECT_EQ(static_cast<int>(ExitCode::kNonFinite), 6);
-  EXPECT_TRUE(newest_good_checkpoint(run_path() / "checkpoints").has_value());
+  for (const bool async : {false, true}) {
+    config_.output_dir = dir_ / fmt::format("async-{}", async);
+    config_.checkpoint.async = async;
+    Trainer trainer(config_);
+    expect_error<NonFiniteError>([&] { trainer.run(); }, {"first tensor that is not finite"});
+    const auto newest = newest_good_checkpoint(run_path() / "checkpoints");
+    ASSERT_TRUE(newest.has_value());
+    EXPECT_EQ(newest->step(), steps_with("loss").back());
+  }
 }
 
 TEST_F(TrainerTest, AFileInPlaceOfTheRunDirectoryIsNamed) {

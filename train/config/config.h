@@ -31,6 +31,7 @@ struct ModelConfig {
 struct CheckpointConfig {
   std::int64_t every = 1000;    ///< steps; 0: only at the end
   std::int64_t keep = 3;        ///< newest checkpoints to keep; 0: all
+  bool async = false;           ///< written by a thread, from a copy, while training goes on
   std::string resume = "auto";  ///< auto, never, or the path of a checkpoint
 };
 

@@ -289,6 +289,9 @@ void add_services(std::vector<Field>& all) {
             &C::every).at_least(0).unit("steps"),
       Entry("checkpoint.keep", "newest checkpoints kept; 0: all", &Config::checkpoint, &C::keep)
           .at_least(0),
+      Entry("checkpoint.async",
+            "write while training goes on, from a copy in host memory: 12 bytes a parameter",
+            &Config::checkpoint, &C::async),
       Entry("checkpoint.resume", "auto: continue from the newest good checkpoint of output_dir",
             &Config::checkpoint, &C::resume).one_of({"auto", "never"}).or_path(),
       Entry("eval.every", "between evaluations; 0: only at the end", &Config::eval, &E::every)

@@ -532,8 +532,9 @@ TEST(ConfigExplain, ShowsValueOriginAndMeaningOfEveryKey) {
 
 TEST(ConfigHash, ChangesWithWhatDefinesTheRunAndNothingElse) {
   const std::uint64_t hash = config_hash(load_text(kMinimal).config);
-  for (const char* free : {"steps=5", "name=other", "output_dir=x", "device=cpu", "eval.batches=3",
-                           "checkpoint.every=7", "sample.tokens=3", "logging.every=1"}) {
+  for (const char* free :
+       {"steps=5", "name=other", "output_dir=x", "device=cpu", "eval.batches=3",
+        "checkpoint.every=7", "checkpoint.async=true", "sample.tokens=3", "logging.every=1"}) {
     EXPECT_EQ(config_hash(load_text(kMinimal, {free}).config), hash) << free;
   }
   std::set<std::uint64_t> hashes{hash};

@@ -1,12 +1,15 @@
 // Whole runs in several processes over gloo.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "tests/support/group_program.h"
+#include "tests/train/checkpoint/support.h"
 
 namespace carousel {
 namespace {
@@ -51,6 +54,7 @@ class DistTraining : public ::testing::Test {
     std::vector<double> all;
     for (std::string line; std::getline(lines, line);) {
       const auto json = nlohmann::json::parse(line);
+      if (json.contains("checkpoint_stall_ms")) continue;
       all.push_back(json.contains("loss") ? json.at("loss") : json.at("val_loss"));
     }
     return all;
@@ -118,6 +122,49 @@ TEST_F(DistTraining, AnotherNumberOfProcessesResumesTheRun) {
   train(2, "part", mode + "distributed.zero_stage=1");
   EXPECT_EQ(weights("part"), weights("whole"));
   EXPECT_EQ(losses("part").back(), losses("whole").back());
+}
+
+TEST_F(DistTraining, AsynchronousCheckpointsAreTheSameBits) {
+  // Without a shard, and with one a process.
+  for (const std::string mode : {"distributed.zero_stage=0", "distributed.zero_stage=1"}) {
+    train(2, mode, mode + " steps=12 checkpoint.every=2");
+    train(2, mode + "-async", mode + " steps=12 checkpoint.every=2 checkpoint.async=true");
+    for (const std::string step : {"08", "10", "12"}) {
+      const auto files = [&](const std::string& run) {
+        std::map<std::string, std::string> all;
+        const std::string path = dir_ / (run + "/checkpoints/step-000000" + step);
+        for (const std::string& name : testing::entries(path)) {
+          all[name] = read_file(path + "/" + name);
+        }
+        return all;
+      };
+      EXPECT_EQ(files(mode).size(), mode.ends_with('1') ? 7u : 6u);
+      EXPECT_EQ(files(mode + "-async"), files(mode)) << mode << " step " << step;
+    }
+  }
+}
+
+TEST_F(DistTraining, AFailingAsynchronousCheckpointEndsAllProcesses) {
+  std::vector<Outcome> outcomes;
+  const rlimit limit{20'000, RLIM_INFINITY};  // less than any file of weights or moments
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);  // which the processes inherit
+  for (const std::string mode : {"distributed.zero_stage=0", "distributed.zero_stage=1"}) {
+    const auto some = run_group(2, command(mode, mode + " steps=1000 checkpoint.every=2 "
+                                                        "checkpoint.async=true"));
+    outcomes.insert(outcomes.end(), some.begin(), some.end());
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  for (std::size_t i = 0; i < outcomes.size(); i += 2) {
+    // With shards, the other process may have failed by itself, too.
+    const bool first = outcomes[i].code == 4;
+    const Outcome& failed = outcomes[first ? i : i + 1];
+    const Outcome& other = outcomes[first ? i + 1 : i];
+    EXPECT_EQ(failed.code, 4) << failed.err;
+    EXPECT_NE(failed.err.find("File too large; raise the limit"), std::string::npos) << failed.err;
+    EXPECT_TRUE(other.code == 7 || other.code == 4) << other.code << other.err;
+  }
 }
 
 TEST_F(DistTraining, RefusesBatchesThatDoNotDivide) {
