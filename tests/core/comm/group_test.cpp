@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/comm/socket.h"
 #include "tests/support/errors.h"
 #include "tests/support/ranks.h"
 
@@ -77,24 +78,23 @@ TEST(DistGroup, RefusesDifferentWorldSizes) {
 }
 
 TEST(DistGroup, RefusesATakenPort) {
-  const StoreServer server(0);
-  const std::string result =
-      finish(joins({.rank = 0, .world_size = 1, .master_port = server.port()}));
+  const std::uint16_t port = free_port();
+  const Socket taken = listen_on(port);
+  const std::string result = finish(joins({.rank = 0, .world_size = 1, .master_port = port}));
   EXPECT_EQ(result.substr(0, 24), "2: cannot listen on port");
 }
 
+// The children are forked before the server's thread exists: it may hold a lock of malloc's.
 TEST(DistGroup, KeepsGroupsOfOneServerApart) {
-  const StoreServer server(0);
+  const std::uint16_t port = free_port();
   std::vector<Child> children;
   for (const char* run : {"run-a/", "run-b/"}) {
     for (int r = 0; r < 2; ++r) {
-      children.push_back(joins({.rank = r,
-                                .world_size = 2,
-                                .master_port = server.port(),
-                                .serve = false,
-                                .prefix = run}));
+      children.push_back(
+          joins({.rank = r, .world_size = 2, .master_port = port, .serve = false, .prefix = run}));
     }
   }
+  const StoreServer server(port);
   for (const Child& child : children) EXPECT_EQ(finish(child), "met");
 }
 
