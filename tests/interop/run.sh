@@ -13,10 +13,7 @@ if [ -z "$python" ]; then
   python=$venv/bin/python
   if ! "$python" -c 'import torch, transformers, safetensors' 2>/dev/null; then
     python3 -m venv "$venv" || { echo "run.sh: install python3-venv first" >&2; exit 2; }
-    # PyTorch's own index has wheels without CUDA, which are much smaller; PyPI's work as well.
-    "$python" -m pip install -q --retries 1 --timeout 10 torch --index-url https://download.pytorch.org/whl/cpu ||
-      "$python" -m pip install -q torch
-    "$python" -m pip install -q transformers safetensors
+    "$python" -m pip install -q torch transformers safetensors
   fi
 fi
 
