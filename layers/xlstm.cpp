@@ -49,6 +49,11 @@ std::vector<float> slstm_biases(std::int64_t heads, std::int64_t size, std::int6
 }
 
 // Convolves with the window of `state`, if there is one, and replaces it.
+// An optional parameter's.
+Variable value_of(const Parameter* parameter) {
+  return parameter != nullptr ? parameter->variable : Variable();
+}
+
 Variable convolve(const Variable& x, const Parameter& weight, const Parameter& bias,
                   const Tensor& reset, std::vector<Tensor>* state) {
   if (state == nullptr) return causal_conv_silu(x, weight.variable, bias.variable, reset);
@@ -77,11 +82,6 @@ std::vector<std::string> problems_of(const XlstmConfig& c) {
   };
   if (c.vocab_size < 1) {
     problems.push_back(fmt::format("vocab_size is {}, must be positive", c.vocab_size));
-  }
-  if (c.bias) {
-    problems.push_back(
-        "bias is true, but projections with biases are not implemented for family xlstm; no "
-        "published model has them, so set it to false");
   }
   if (c.feedforward.act_fn != "gelu") {
     problems.push_back(
@@ -175,6 +175,10 @@ Xlstm::MlstmLayer Xlstm::add_mlstm(const std::string& prefix) {
   const std::int64_t heads = config_.mlstm.num_heads;
   const std::int64_t size = config_.mlstm.qkv_proj_blocksize;
   const Shape blocks{inner / size, size, size};
+  const auto add_bias = [&](const char* projection, std::int64_t width) {
+    return config_.bias ? add_vector(layer + projection + ".bias", width, init_constant(0))
+                        : nullptr;
+  };
   return {
       .up = add_linear(layer + "proj_up.weight", {2 * inner, d}, init_small(d)),
       .down = add_linear(layer + "proj_down.weight", {d, inner}, init_wang(d, config_.num_blocks)),
@@ -186,7 +190,12 @@ Xlstm::MlstmLayer Xlstm::add_mlstm(const std::string& prefix) {
       .f_weight = add_linear(cell + "fgate.weight", {heads, 3 * inner}, init_constant(0), true),
       .f_bias = add_vector(cell + "fgate.bias", heads, init_linspace(3, 6, heads)),
       .head_norm = add_vector(cell + "outnorm.weight", inner, init_constant(0)),
-      .skip = add_vector(layer + "learnable_skip", inner, init_constant(1))};
+      .skip = add_vector(layer + "learnable_skip", inner, init_constant(1)),
+      .up_bias = add_bias("proj_up", 2 * inner),
+      .down_bias = add_bias("proj_down", d),
+      .q_bias = add_bias("q_proj", inner),
+      .k_bias = add_bias("k_proj", inner),
+      .v_bias = add_bias("v_proj", inner)};
 }
 
 Xlstm::SlstmLayer Xlstm::add_slstm(const std::string& prefix, std::int64_t index) {
@@ -223,16 +232,17 @@ Variable Xlstm::mlstm_layer(const Block& block, const Variable& x, const Tensor&
   const std::int64_t inner = mlstm_inner_dim(config_);
   const std::int64_t heads = config_.mlstm.num_heads;
   const Shape by_head{x.dim(0), x.dim(1), heads, inner / heads};
-  const std::vector<Variable> up = split(linear(x, layer.up->variable), {inner, inner});
+  const std::vector<Variable> up =
+      split(linear(x, layer.up->variable, value_of(layer.up_bias)), {inner, inner});
 
   mlstm::State initial;
   if (state != nullptr && !state->empty()) {
     initial = {Variable((*state)[1]), Variable((*state)[2]), Variable((*state)[3])};
   }
   const Variable convolved = convolve(up[0], *block.conv_weight, *block.conv_bias, reset, state);
-  const Variable q = headwise_linear(convolved, layer.q->variable);
-  const Variable k = headwise_linear(convolved, layer.k->variable);
-  const Variable v = headwise_linear(up[0], layer.v->variable);
+  const Variable q = headwise_linear(convolved, layer.q->variable, value_of(layer.q_bias));
+  const Variable k = headwise_linear(convolved, layer.k->variable, value_of(layer.k_bias));
+  const Variable v = headwise_linear(up[0], layer.v->variable, value_of(layer.v_bias));
   const auto [i, f] =
       gate_linear(concat({q, k, v}), {layer.i_weight->variable, layer.f_weight->variable},
                   {layer.i_bias->variable, layer.f_bias->variable});
@@ -248,7 +258,8 @@ Variable Xlstm::mlstm_layer(const Block& block, const Variable& x, const Tensor&
   }
   const Variable normed = head_norm(cell.h, layer.head_norm->variable, {}, kNorm);
   const Variable skipped = skip(convolved, layer.skip->variable, normed);
-  return linear(gated(up[1], skipped, Activation::kSilu), layer.down->variable);
+  return linear(gated(up[1], skipped, Activation::kSilu), layer.down->variable,
+                value_of(layer.down_bias));
 }
 
 Variable Xlstm::slstm_layer(const Block& block, const Variable& x, const Tensor& reset,

@@ -38,6 +38,7 @@ class Xlstm final : public LanguageModel {
     Parameter *up, *down, *q, *k, *v;
     Parameter *i_weight, *i_bias, *f_weight, *f_bias;
     Parameter *head_norm, *skip;
+    Parameter *up_bias, *down_bias, *q_bias, *k_bias, *v_bias;  // nullptr without config.bias
   };
   struct SlstmLayer {
     Parameter *i, *f, *z, *o;

@@ -244,6 +244,26 @@ void skip_backward(const SkipBackwardArgs& args) {
   });
 }
 
+void add_bias(const AddBiasArgs& args) {
+  dispatch_floating("add_bias_fwd", args.x.dtype(), [&]<class T>() {
+    using C = compute_t<T>;
+    const std::int64_t n = args.x.dim(1);
+    const Tensor bias_tensor = in_compute<C>(args.bias);
+    const C* bias = bias_tensor.data<C>();
+    parallel_for(args.x.dim(0), kElementwiseGrain / n + 1,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t r = begin; r < end; ++r) {
+                     const T* x = args.x.data<T>() + r * n;
+                     T* y = args.y.data<T>() + r * n;
+#pragma omp simd
+                     for (std::int64_t d = 0; d < n; ++d) {
+                       y[d] = round_to<T>(static_cast<C>(x[d]) + bias[d]);
+                     }
+                   }
+                 });
+  });
+}
+
 }  // namespace
 
 void register_headwise() {
@@ -256,6 +276,7 @@ void register_headwise() {
   copy_columns.set(DeviceType::kCpu, copy_columns_kernel);
   skip_fwd.set(DeviceType::kCpu, skip_forward);
   skip_bwd.set(DeviceType::kCpu, skip_backward);
+  add_bias_fwd.set(DeviceType::kCpu, add_bias);
 }
 
 }  // namespace carousel::cpu

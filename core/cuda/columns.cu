@@ -1,4 +1,4 @@
-// Copies of columns, and the learnable skip.
+// Copies of columns, the learnable skip, and the bias of block-diagonal linear layers.
 #include "core/cuda/device.cuh"
 #include "core/cuda/dispatch.h"
 #include "core/cuda/kernels.h"
@@ -78,6 +78,25 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// y = x + bias.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    add_bias_kernel(const T* x, Weights<T> bias, T* y, std::int64_t rows, std::int64_t columns) {
+  const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  for (std::int64_t c = std::int64_t{threadIdx.x} * N; c < columns;
+       c += std::int64_t{blockDim.x} * N) {
+    const std::int64_t i = row * columns + c;
+    float value[N];
+    float term[N];
+    load(x + i, value);
+    load_weights(bias, c, term);
+#pragma unroll
+    for (int e = 0; e < N; ++e) value[e] += term[e];
+    store(y + i, value);
+  }
+}
+
 // The term dy·a of dscale; writes da = dy·scale on the way.
 template <class T>
 struct SkipTerm {
@@ -123,6 +142,27 @@ void skip_forward(const SkipForwardArgs& args) {
   });
 }
 
+void add_bias(const AddBiasArgs& args) {
+  dispatch_floating("add_bias_fwd", args.x.dtype(), [&]<class T>() {
+    const Stream stream(args.y.device());
+    const T* x = data<T>(args.x);
+    const auto bias = Weights<T>::of(args.bias);
+    T* y = data<T>(args.y);
+    const std::int64_t rows = args.x.dim(0);
+    const std::int64_t columns = args.x.dim(1);
+    const auto run = [&]<int N>() {
+      const dim3 block = row_block(columns / N);
+      launch("add_bias_fwd", stream, {grid_size(rows, block.y), block}, add_bias_kernel<T, N>, x,
+             bias, y, rows, columns);
+    };
+    if (columns % kVector<T> == 0 && aligned16(x, bias.narrow, bias.wide, y)) {
+      run.template operator()<kVector<T>>();
+    } else {
+      run.template operator()<1>();
+    }
+  });
+}
+
 void skip_backward(const SkipBackwardArgs& args) {
   dispatch_floating("skip_bwd", args.a.dtype(), [&]<class T>() {
     const Stream stream(args.dy.device());
@@ -150,6 +190,7 @@ void register_columns() {
   copy_columns.set(DeviceType::kCuda, copy_columns_tensor);
   skip_fwd.set(DeviceType::kCuda, skip_forward);
   skip_bwd.set(DeviceType::kCuda, skip_backward);
+  add_bias_fwd.set(DeviceType::kCuda, add_bias);
 }
 
 }  // namespace carousel::cuda

@@ -1,4 +1,4 @@
-// Block-diagonal linear layers, and cutting and joining along the last dimension.
+// Block-diagonal linear layers and their bias, cutting and joining along the last dimension.
 #pragma once
 
 #include "core/kernels/slot.h"
@@ -36,5 +36,11 @@ struct SkipBackwardArgs {
   Tensor a, scale, dy, da, dscale;
 };
 inline constinit KernelSlot<SkipBackwardArgs> skip_bwd{"skip_bwd"};
+
+/// y = x + bias over rows: x, y (R,D) T; bias (D) A or T. The gradient of bias is column_sum().
+struct AddBiasArgs {
+  Tensor x, bias, y;
+};
+inline constinit KernelSlot<AddBiasArgs> add_bias_fwd{"add_bias_fwd"};
 
 }  // namespace carousel

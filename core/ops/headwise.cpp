@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "core/kernels/headwise.h"
+#include "core/kernels/matmul.h"
 #include "core/ops/check.h"
 
 namespace carousel {
@@ -22,9 +23,26 @@ void check_rows(const char* op, const char* name, const Variable& x) {
            op, "{} {}, expected floating (…, D), not empty", name, describe(x));
 }
 
+// y + bias, over rows.
+Variable add_bias(const Variable& y, const Variable& bias) {
+  check_operand("headwise_linear", "bias", bias, y);
+  op_check(bias.shape() == Shape{y.dim(-1)} &&
+               (bias.dtype() == y.dtype() || bias.dtype() == accumulation_dtype(y.dtype())),
+           "headwise_linear", "bias {} against an output {}", describe(bias), describe(y));
+  const Shape flat{rows_of(y.shape()), y.dim(-1)};
+  const Tensor out = empty_like(y.value());
+  add_bias_fwd(out.device(), {y.value().reshape(flat), bias.value(), out.reshape(flat)});
+  return record("add_bias", out, {y, bias}, {}, [flat](BackwardContext& ctx) {
+    if (ctx.needs(1))
+      column_sum(ctx.grad(0).device(), {ctx.grad(0).reshape(flat), ctx.accumulator(1)});
+    ctx.set(0, ctx.grad(0));
+  });
+}
+
 }  // namespace
 
-Variable headwise_linear(const Variable& x, const Variable& weight) {
+Variable headwise_linear(const Variable& x, const Variable& weight, const Variable& bias) {
+  if (bias.defined()) return add_bias(headwise_linear(x, weight), bias);
   check_rows("headwise_linear", "x", x);
   check_operand("headwise_linear", "weight", weight, x);
   const Shape& w = weight.shape();

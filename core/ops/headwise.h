@@ -11,8 +11,10 @@
 namespace carousel {
 
 /// y[…, h·out + o] = Σ_d weight[h, o, d]·x[…, h·in + d] for x (…, H·in) and weight (H, out, in) of
-/// one floating dtype. The gradient of weight accumulates in the accumulation dtype.
-Variable headwise_linear(const Variable& x, const Variable& weight);
+/// one floating dtype, plus bias (H·out), if defined, of that or its accumulation dtype; with a
+/// bias, y is rounded before it is added. The gradients of weight and bias accumulate in the
+/// accumulation dtype.
+Variable headwise_linear(const Variable& x, const Variable& weight, const Variable& bias = {});
 
 /// Cuts x (…, Σ sizes) into pieces (…, sizes[k]).
 std::vector<Variable> split(const Variable& x, const std::vector<std::int64_t>& sizes);

@@ -49,6 +49,8 @@ void randomise(Xlstm& model, DType dtype, std::uint64_t seed) {
       testing::set_normal(p, seed + 2, 0.3);
     } else if (named("norm.weight")) {
       testing::set_normal(p, seed + 3, 0.2);
+    } else if (named("_proj.bias") || named("proj_up.bias") || named("proj_down.bias")) {
+      testing::set_normal(p, seed + 5, 0.3);
     }
   }
   model.parameters().refresh_compute();
@@ -71,6 +73,7 @@ TEST(Xlstm, EveryGradientMatchesDifferences) {
     auto config = tiny_config();
     config.tie_weights = tied;
     config.add_post_blocks_norm = !tied;
+    config.bias = tied;
     config.slstm_at = tied ? std::vector<std::int64_t>{0, 2} : std::vector<std::int64_t>{1};
     Xlstm model(config);
     randomise(model, DType::kF64, 3);
@@ -79,6 +82,42 @@ TEST(Xlstm, EveryGradientMatchesDifferences) {
     testing::expect_gradients_match_differences(
         model, random_tokens({2, 7}, kVocab, 5), random_tokens({14}, kVocab, 6),
         Tensor::from<std::uint8_t>(starts, {2, 7}), kTolerance);
+  }
+}
+
+TEST(Xlstm, BiasesStartAtZeroAndEachMatters) {
+  auto config = tiny_config();
+  config.slstm_at = {};
+  config.num_blocks = 1;
+  const Xlstm plain(config);
+  config.bias = true;
+  const Tensor tokens = random_tokens({1, 9}, kVocab, 5);
+  const Tensor targets = random_tokens({9}, kVocab, 6);
+  const auto loss_with = [&](const std::string& changed) {
+    Xlstm model(config);
+    randomise(model, DType::kF64, 3);
+    for (const Parameter& p : model.parameters().all()) {
+      if (p.spec.name.find("proj") != std::string::npos && p.spec.name.ends_with(".bias")) {
+        testing::set_normal(p, 9, p.spec.name == changed ? 0.5 : 0.0);
+      }
+    }
+    return sum(losses(model, tokens, targets, {})).value().item();
+  };
+  const std::string layer = "xlstm_block_stack.blocks.0.xlstm.";
+  const std::vector<std::pair<std::string, std::int64_t>> biases{
+      {"proj_up", 128}, {"proj_down", 24}, {"q_proj", 64}, {"k_proj", 64}, {"v_proj", 64}};
+  EXPECT_EQ(Xlstm(config).parameters().all().size(), plain.parameters().all().size() + 5);
+  const double unmoved = loss_with("");
+  Xlstm model(config);
+  model.parameters().materialise(kCpu, DType::kF32);
+  model.parameters().initialise(1);
+  for (const auto& [projection, width] : biases) {
+    const std::string name = layer + projection + ".bias";
+    const Parameter& bias = model.parameters().at(name);
+    EXPECT_EQ(bias.master.to_vector<float>(),
+              std::vector<float>(static_cast<std::size_t>(width), 0.0f));
+    EXPECT_FALSE(bias.spec.decay);
+    EXPECT_GT(std::abs(loss_with(name) - unmoved), 1e-4) << name;
   }
 }
 
@@ -216,7 +255,6 @@ TEST(Xlstm, RefusesContradictionsNamingTheKey) {
                            {"slstm.num_heads = 5", "24"});
   expect_error<UsageError>(with([](XlstmConfig& c) { c.slstm_at = {3}; }), {"slstm_at", "block 3"});
   expect_error<UsageError>(with([](XlstmConfig& c) { c.slstm_at = {1, 1}; }), {"slstm_at"});
-  expect_error<UsageError>(with([](XlstmConfig& c) { c.bias = true; }), {"model.bias"});
   expect_error<UsageError>(with([](XlstmConfig& c) { c.feedforward.act_fn = "relu"; }), {"relu"});
   expect_error<UsageError>(with([](XlstmConfig& c) { c.vocab_size = 0; }), {"vocab_size"});
 }

@@ -160,7 +160,7 @@ void add_xlstm(std::vector<Field>& all) {
             &X::slstm_at).at_least(0).at_most(4095),
       entry("model.context_length", "longest sequence the model is meant for", &X::context_length)
           .at_least(1).at_most(kMaxTokens).unit("tokens").absent("data.seq_len"),
-      entry("model.bias", "biases in the projections", &X::bias),
+      entry("model.bias", "biases in the mLSTM layers' projections", &X::bias),
       entry("model.dropout", "in every block", &X::dropout).at_least(0).below(1),
       entry("model.add_post_blocks_norm", "norm before the logits", &X::add_post_blocks_norm),
       entry("model.tie_weights", "one matrix for embedding and logits", &X::tie_weights),

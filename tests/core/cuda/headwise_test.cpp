@@ -54,7 +54,7 @@ TEST(CudaColumns, CopiesOfEveryWidthMatchTheCpu) {
   }
 }
 
-TEST(CudaColumns, SkipMatchesTheCpuInBothDirections) {
+TEST(CudaColumns, SkipAndBiasMatchTheCpu) {
   CAROUSEL_REQUIRE_CUDA();
   for (const Shape& shape : {Shape{1, 1}, Shape{45, 33}, Shape{2001, 64}, Shape{130, 1536}}) {
     for (const bool wide : {false, true}) {
@@ -68,7 +68,9 @@ TEST(CudaColumns, SkipMatchesTheCpuInBothDirections) {
         skip_bwd(bench.device(), {a, scale, bench.input(shape, 4), da, dscale});
         const Tensor da_alone = bench.output(shape);
         skip_bwd(bench.device(), {a, scale, bench.input(shape, 4), da_alone, {}});
-        return std::vector<Tensor>{y, da, dscale, da_alone};
+        const Tensor biased = bench.output(shape);
+        add_bias_fwd(bench.device(), {a, scale, biased});
+        return std::vector<Tensor>{y, da, dscale, da_alone, biased};
       });
     }
   }

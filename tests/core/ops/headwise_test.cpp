@@ -94,6 +94,28 @@ INSTANTIATE_TEST_SUITE_P(Sizes, HeadwiseTest,
                          ::testing::Values(std::tuple{5, 4, 4}, std::tuple{3, 4, 5},
                                            std::tuple{1, 1, 1}, std::tuple{2, 7, 3}));
 
+TEST(Headwise, AddsABiasOfEitherDtypeWhoseGradientMatchesDifferences) {
+  const Variable x = normal({5, 3, 8});
+  const Variable weight(random_normal<float>({2, 4, 4}, 2));
+  const Variable bias(random_normal<float>({8}, 3));
+  const auto with = to_doubles(headwise_linear(x, weight, bias).value());
+  const auto without = to_doubles(headwise_linear(x, weight).value());
+  for (std::size_t i = 0; i < with.size(); ++i) {
+    EXPECT_NEAR(with[i], without[i] + to_doubles(bias.value())[i % 8], 1e-6);
+  }
+  const auto narrow = [](const Variable& v) { return to_dtype(v, DType::kBF16); };
+  const Variable low = headwise_linear(narrow(x), narrow(weight), bias);
+  EXPECT_EQ(low.dtype(), DType::kBF16);
+  EXPECT_LE(relative_error(to_doubles(low.value()), with), 0x1.0p-7);
+  const auto fn = [](const std::vector<Variable>& v) {
+    return std::vector<Variable>{headwise_linear(v[0], v[1], v[2])};
+  };
+  const auto result =
+      gradcheck(fn, {random_normal<double>({2, 3, 8}, 1), random_normal<double>({2, 4, 4}, 2),
+                     random_normal<double>({8}, 3)});
+  EXPECT_TRUE(result.ok) << result.report;
+}
+
 TEST(Headwise, RefusesMismatchedShapes) {
   EXPECT_EQ(
       message_of<UsageError>([] {
@@ -102,6 +124,10 @@ TEST(Headwise, RefusesMismatchedShapes) {
       "[headwise_linear] weight f32 (2, 4, 4) on cpu, expected (H, out, in) against x f32 (2, 9) "
       "on cpu");
   EXPECT_THROW(headwise_linear(Variable(), normal({2, 4, 4})), UsageError);
+  EXPECT_EQ(message_of<UsageError>([] {
+              headwise_linear(normal({2, 8}), normal({2, 4, 4}), normal({4}));
+            }),
+            "[headwise_linear] bias f32 (4) on cpu against an output f32 (2, 8) on cpu");
 }
 
 TEST(SplitAndConcat, AreInverse) {

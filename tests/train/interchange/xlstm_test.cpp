@@ -33,6 +33,7 @@ XlstmConfig small_config(bool tied = false) {
   c.context_length = 17;
   c.vocab_size = 11;
   c.slstm_at = {1};
+  c.bias = true;
   c.tie_weights = tied;
   c.dropout = 0.125;
   c.mlstm.num_heads = 2;
