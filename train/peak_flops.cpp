@@ -50,7 +50,7 @@ bool is_variant(std::string_view rest) {
 
 }  // namespace
 
-std::optional<double> peak_flops(std::string_view device_name, DType precision) {
+std::optional<double> peak_flops(std::string_view device_name, DType precision, bool tf32) {
   const Peak* best = nullptr;
   for (const Peak& peak : kPeaks) {
     if (!device_name.starts_with(peak.name)) continue;
@@ -59,6 +59,8 @@ std::optional<double> peak_flops(std::string_view device_name, DType precision) 
   }
   if (best == nullptr) return std::nullopt;
   if (precision == DType::kBF16) return best->bf16 * 1e12;
+  // Tensor cores take TF32 operands, which are twice as wide, at half the rate of bf16.
+  if (precision == DType::kF32 && tf32) return best->bf16 / 2 * 1e12;
   if (precision == DType::kF32) return best->f32 * 1e12;
   return std::nullopt;
 }

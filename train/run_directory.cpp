@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/kernels/matmul.h"
 #include "train/model_factory.h"
 #include "train/weights.h"
 
@@ -26,6 +27,7 @@ TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice 
   out.config = load_config((run / "config.yaml").string(), {});
   out.tokenizer = checkpoint_tokenizer(checkpoint);
   out.model = make_model(out.config.model, out.tokenizer->vocab_size());
+  allow_tf32 = out.config.tf32;
   out.model->parameters().materialise(choose_device(device), out.config.precision);
   load_weights(checkpoint.model(), out.model->parameters());
   out.checkpoint = checkpoint.path();

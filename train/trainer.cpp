@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "core/base/log.h"
+#include "core/kernels/matmul.h"
 #include "data/tokenizer.h"
 #include "optim/schedule.h"
 #include "train/distributed/checkpoint_parts.h"
@@ -62,10 +63,12 @@ Trainer::Trainer(const Config& config)
       launch_(detect_launch_environment()),
       device_(choose_device(config.device, launch_.local_rank)),
       progress_(config.logging.every) {
+  allow_tf32 = config_.tf32;
   check_shares(config_, launch_.world_size);
   if (!first()) log::set_level(log::level::warn);
   group_ = join_group(config_, launch_, device_);
-  peak_flops_ = peak_flops(backend_for(device_.type).name(device_), config_.precision);
+  peak_flops_ =
+      peak_flops(backend_for(device_.type).name(device_), config_.precision, config_.tf32);
   if (peak_flops_) *peak_flops_ *= launch_.world_size;
   telling_others([&] { set_up(); });
 }

@@ -22,6 +22,7 @@ struct PlanKey {
   Gemm problem;
   int device = 0;
   bool has_bias = false;
+  bool tf32 = false;
   unsigned align_a = 0, align_b = 0, align_c = 0;
   bool operator==(const PlanKey&) const = default;
 };
@@ -41,7 +42,7 @@ struct PlanKeyHash {
     mix(static_cast<std::size_t>(p.dtype) << 8 | static_cast<std::size_t>(p.out_dtype));
     mix(static_cast<std::size_t>(p.transpose_a) | static_cast<std::size_t>(p.transpose_b) << 1 |
         static_cast<std::size_t>(p.accumulate) << 2 | static_cast<std::size_t>(key.has_bias) << 3 |
-        static_cast<std::size_t>(key.device) << 4);
+        static_cast<std::size_t>(key.tf32) << 4 | static_cast<std::size_t>(key.device) << 5);
     mix(static_cast<std::size_t>(key.align_a) | static_cast<std::size_t>(key.align_b) << 16 |
         static_cast<std::size_t>(key.align_c) << 32);
     return h;
@@ -110,7 +111,8 @@ void choose_algorithm(cublasLtHandle_t handle, const PlanKey& key, Plan& plan) {
 Plan make_plan(cublasLtHandle_t handle, const PlanKey& key) {
   const Gemm& p = key.problem;
   Plan plan;
-  CUBLAS_CHECK(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  CUBLAS_CHECK(cublasLtMatmulDescCreate(
+      &plan.operation, key.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
   set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
   if (key.has_bias) {
@@ -183,8 +185,13 @@ void gemm(const Stream& stream, const Gemm& problem, const void* a, const void* 
     return sum_of_nothing(stream, problem, out);
   }
   static auto& library = *new Library;  // never destroyed: the driver may be gone before
-  const PlanKey key{problem,         stream.device().index, bias != nullptr,
-                    alignment_of(a), alignment_of(b),       alignment_of(out)};
+  const PlanKey key{.problem = problem,
+                    .device = stream.device().index,
+                    .has_bias = bias != nullptr,
+                    .tf32 = problem.dtype == DType::kF32 && allow_tf32,
+                    .align_a = alignment_of(a),
+                    .align_b = alignment_of(b),
+                    .align_c = alignment_of(out)};
   library.run(stream, key, a, b, out, bias);
 }
 

@@ -24,10 +24,10 @@ struct Gemm {
 };
 
 /// Runs the product, asynchronously and deterministically (no atomics; the algorithm is cuBLASLt's
-/// first choice for the shape, never a timing's). f32 operands are multiplied in true float32, bf16
-/// ones accumulate in float32. `bias` has out_dtype or is nullptr. Plans are cached by shape and
-/// alignment; scratch memory is one buffer a device, so that the call can be captured in a graph
-/// once the shape is known. K = 0 is a sum of no terms.
+/// first choice for the shape, never a timing's). f32 operands are multiplied in true float32
+/// unless allow_tf32 is set, bf16 ones accumulate in float32. `bias` has out_dtype or is nullptr.
+/// Plans are cached by shape and alignment; scratch memory is one buffer a device, so that the call
+/// can be captured in a graph once the shape is known. K = 0 is a sum of no terms.
 void gemm(const Stream& stream, const Gemm& problem, const void* a, const void* b, void* out,
           const void* bias = nullptr);
 

@@ -1,6 +1,8 @@
 // Matrix products, the one place where all large arithmetic of linear layers happens.
 #pragma once
 
+#include <atomic>
+
 #include "core/kernels/slot.h"
 #include "core/tensor/tensor.h"
 
@@ -19,6 +21,10 @@ struct MatmulArgs {
   bool accumulate = false;  ///< out += instead of out =
 };
 inline constinit KernelSlot<MatmulArgs> matmul{"matmul"};
+
+/// Whether a GPU's tensor cores may multiply float32 operands as TF32 (10 bits of mantissa) in all
+/// matrix products of this process; sums stay float32. Off by default; no effect on the CPU.
+inline std::atomic<bool> allow_tf32{false};
 
 /// Bytes of scratch memory that the products on a GPU share and keep.
 inline constexpr std::size_t kCudaMatmulScratch = std::size_t{32} << 20;

@@ -8,6 +8,7 @@ namespace {
 TEST(PeakFlops, KnowsTheFormsOfAChip) {
   EXPECT_EQ(peak_flops("NVIDIA H100 80GB HBM3", DType::kBF16), 989.4 * 1e12);
   EXPECT_EQ(peak_flops("NVIDIA H100 80GB HBM3", DType::kF32), 66.9 * 1e12);
+  EXPECT_EQ(peak_flops("NVIDIA H100 80GB HBM3", DType::kF32, true), 494.7 * 1e12);
   EXPECT_EQ(peak_flops("NVIDIA H100 PCIe", DType::kBF16), 756 * 1e12);
   EXPECT_EQ(peak_flops("NVIDIA H100 NVL", DType::kBF16), 835 * 1e12);
   EXPECT_EQ(peak_flops("NVIDIA H200", DType::kBF16), 989.4 * 1e12);

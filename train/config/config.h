@@ -68,6 +68,7 @@ struct Config {
   AdamWConfig optim;
   ScheduleConfig schedule;
   DType precision = DType::kF32;  ///< of activations and compute weights: f32 or bf16
+  bool tf32 = false;              ///< lets float32 products on a GPU run in TF32
   DeviceChoice device = DeviceChoice::kAuto;
   std::optional<std::int64_t> micro_batch_size;  ///< sequences a forward pass; unset: the batch
   bool recompute = false;

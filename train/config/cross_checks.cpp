@@ -140,6 +140,12 @@ std::string micro_batches(const Config& c, const Given&) {
                           *c.micro_batch_size);
 }
 
+std::string tf32_is_for_float32(const Config& c, const Given&) {
+  if (!c.tf32 || c.precision == DType::kF32) return "";
+  return fmt::format("tf32 concerns float32 products, but precision is {}; leave it out",
+                     name_of(c.precision));
+}
+
 std::string warmup_within_run(const Config& c, const Given&) {
   if (c.schedule.warmup <= c.steps) return "";
   return fmt::format("schedule.warmup = {} is longer than the run, steps = {}", c.schedule.warmup,
@@ -214,6 +220,7 @@ const std::vector<CrossCheck>& cross_checks() {
       {{"data.tokenizer", "model.vocab_size"}, ids_have_a_vocabulary},
       {{"data.document_token", "model.vocab_size"}, document_token_exists},
       {{"micro_batch_size", "data.batch_size"}, micro_batches},
+      {{"tf32", "precision"}, tf32_is_for_float32},
       {{"schedule.warmup", "steps"}, warmup_within_run},
       {{"schedule.decay_steps", "schedule.warmup", "schedule.type"}, decay_after_warmup},
       {{"schedule.decay_steps", "schedule.warmup", "steps", "schedule.type"}, decay_within_run},

@@ -260,6 +260,8 @@ void add_optimisation(std::vector<Field>& all) {
           .absent("all steps; wsd: a tenth of them"),
       Entry("precision", "of activations and of the weights in use; masters are f32",
             &Config::precision),
+      Entry("tf32", "float32 matrix products on a GPU round operands to TF32: faster, 10 bits",
+            &Config::tf32),
       Entry("device", "where to train; auto: CUDA if there is a device", &Config::device)
           .may_change(),
       Entry("micro_batch_size", "sequences a forward pass; must divide data.batch_size",

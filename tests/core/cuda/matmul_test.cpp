@@ -80,16 +80,26 @@ TEST(CudaMatmul, SlicesAtOddAddressesAreFine) {
   });
 }
 
-TEST(CudaMatmul, Float32IsNotTf32) {
+TEST(CudaMatmul, Float32IsTf32OnlyWhereAllowed) {
   CAROUSEL_REQUIRE_CUDA();
-  // 1 + 2^-20 is rounded to 1 by TF32's ten bits.
-  const Tensor a =
-      Tensor::from<float>(std::vector<float>(64 * 64, 1.0f + 0x1p-20f), {64, 64}, kGpu);
-  const Tensor out = Tensor::empty({64, 64}, DType::kF32, kGpu);
-  std::vector<float> identity(64 * 64, 0.0f);
-  for (std::size_t i = 0; i < 64; ++i) identity[i * 65] = 1.0f;
-  matmul(kGpu, {.a = a, .b = Tensor::from<float>(identity, {64, 64}, kGpu), .out = out});
-  EXPECT_EQ(out.to_vector<float>(), a.to_vector<float>());
+  // 1 + 2^-20 becomes 1 in TF32's ten bits.
+  constexpr std::int64_t kN = 256;
+  const std::vector<float> value(kN * kN, 1.0f + 0x1p-20f);
+  const Tensor a = Tensor::from<float>(value, {kN, kN}, kGpu);
+  std::vector<float> diagonal(kN * kN, 0.0f);
+  for (std::size_t i = 0; i < kN; ++i) diagonal[i * (kN + 1)] = 1.0f;
+  const Tensor identity = Tensor::from<float>(diagonal, {kN, kN}, kGpu);
+  const auto product = [&] {
+    const Tensor out = Tensor::empty({kN, kN}, DType::kF32, kGpu);
+    matmul(kGpu, {.a = a, .b = identity, .out = out});
+    return out.to_vector<float>();
+  };
+  EXPECT_EQ(product(), value);
+  allow_tf32 = true;
+  const auto rounded = product();
+  allow_tf32 = false;
+  EXPECT_EQ(rounded, std::vector<float>(kN * kN, 1.0f));
+  EXPECT_EQ(product(), value);
 }
 
 TEST(CudaMatmul, ASumOverNothingIsZero) {

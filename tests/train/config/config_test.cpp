@@ -332,9 +332,8 @@ TEST(ConfigErrors, HostileFilesAreRefused) {
 
   std::string laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n";
   for (int i = 1; i < 30; ++i) {
-    const std::string alias = "*a" + std::to_string(i - 1);
-    laughs += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [" + alias;
-    for (int j = 0; j < 8; ++j) laughs += ", " + alias;
+    laughs += fmt::format("a{0}: &a{0} [*a{1}", i, i - 1);
+    for (int j = 0; j < 8; ++j) laughs += fmt::format(", *a{}", i - 1);
     laughs += "]\n";
   }
   EXPECT_FALSE(errors_of(laughs).empty());
@@ -342,12 +341,13 @@ TEST(ConfigErrors, HostileFilesAreRefused) {
 }
 
 TEST(ConfigErrors, StayOnOneLineWhateverTheFileHolds) {
-  EXPECT_EQ(errors_of(kMinimal + "\"a\\nb\\e[31m\": 1\nprecision: \"x\\ry\"\n"),
-            (Lines{"run.yaml:5:1: unknown key 'a?b?[31m' at the top level; known are device, "
-                   "micro_batch_size, name, output_dir, precision, recompute, seed, steps, "
-                   "checkpoint, data, distributed, eval, logging, model, optim, sample, schedule",
-                   "run.yaml:6:12: precision: unknown value the text \"x?y\"; it is one of f32, "
-                   "bf16"}));
+  EXPECT_EQ(
+      errors_of(kMinimal + "\"a\\nb\\e[31m\": 1\nprecision: \"x\\ry\"\n"),
+      (Lines{"run.yaml:5:1: unknown key 'a?b?[31m' at the top level; known are device, "
+             "micro_batch_size, name, output_dir, precision, recompute, seed, steps, "
+             "tf32, checkpoint, data, distributed, eval, logging, model, optim, sample, schedule",
+             "run.yaml:6:12: precision: unknown value the text \"x?y\"; it is one of f32, "
+             "bf16"}));
 }
 
 TEST(ConfigErrors, RandomDamageNeverEscapesAsAnotherException) {
@@ -428,6 +428,8 @@ TEST(ConfigChecks, EachContradictionIsExplained) {
        {{"data.train=null"}, "no training data: give data.train (files) or data.task (synthetic)"},
        {{"data.tokenizer=none"},
         "data.tokenizer none does not tell the number of tokens; give model.vocab_size"},
+       {{"tf32=true", "precision=bf16"},
+        "tf32 concerns float32 products, but precision is bf16; leave it out"},
        {{"data.document_token=300", "model.vocab_size=300"},
         "data.document_token = 300 is outside model.vocab_size = 300"},
        {{"data.tokenizer=none", "model.vocab_size=9", "sample.every=1"},
