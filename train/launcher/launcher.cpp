@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <optional>
 #include <system_error>
+#include <utility>
 
 #include "core/base/error.h"
 #include "core/base/file.h"
@@ -136,14 +137,18 @@ void launch(LaunchPlan plan, const std::string& program, const std::vector<std::
     const auto again = [&](const WorkerFailure& failure) {
       return !last && may_pass(failure.end.code) && signals.newest() == 0;
     };
-    const GroupEnd end = group.wait(
-        signals, [](const WorkerFailure& failure) { log::warn("{}", to_string(failure)); });
+    bool told = false;
+    const auto tell = [&](const WorkerFailure& failure) {
+      if (!std::exchange(told, true)) log::warn("{}", to_string(failure));
+    };
+    const GroupEnd end = group.wait(signals, tell);
     signals.next();  // one that came behind the last worker's end counts, too
     if (!end.failure && !end.preempted) return;
     if (!end.failure) throw Preempted("stopped after saving; start again to continue");
     if (!again(*end.failure)) {
       throw Error(static_cast<ExitCode>(end.failure->end.code), to_string(*end.failure));
     }
+    tell(*end.failure);
     log::info("starting all ranks again, restart {} of {}", restart + 1, plan.max_restarts);
   }
 }

@@ -18,8 +18,11 @@ namespace {
 
 constexpr auto kPreemptedCode = static_cast<int>(ExitCode::kPreempted);
 constexpr auto kPeerCode = static_cast<int>(ExitCode::kPeer);
-// A rank that only reports the death of another may be noticed before that other one.
+// A rank that reports the death of another, or leaves it to another to say what all have found
+// wrong, may be noticed before that other one.
 constexpr std::chrono::milliseconds kPeersMayBeFirst{400};
+// The others mostly end at once; only where they do not is the failure told before their end.
+constexpr std::chrono::milliseconds kTellBefore{800};
 
 sigset_t signals_of_interest() {
   sigset_t set;
@@ -33,11 +36,19 @@ sigset_t signals_of_interest() {
   return set;
 }
 
-// The first that failed by itself; if all only report peers, the first of those.
+// Whether it failed by itself and, unless a signal ended it, has said why.
+bool speaks_for_itself(const WorkerFailure& f) {
+  return f.end.code != kPeerCode && (f.end.signal != 0 || !f.errors.empty());
+}
+
+// The first that speaks for itself; if none does, the first that does not only report peers.
 const WorkerFailure& cause_of(const std::vector<WorkerFailure>& failures) {
-  const auto own = std::ranges::find_if(
-      failures, [](const WorkerFailure& f) { return f.end.code != kPeerCode; });
-  return own == failures.end() ? failures.front() : *own;
+  auto cause = std::ranges::find_if(failures, speaks_for_itself);
+  if (cause == failures.end()) {
+    cause = std::ranges::find_if(failures,
+                                 [](const WorkerFailure& f) { return f.end.code != kPeerCode; });
+  }
+  return cause == failures.end() ? failures.front() : *cause;
 }
 
 }  // namespace
@@ -88,12 +99,12 @@ GroupEnd WorkerGroup::wait(LauncherSignals& signals,
     pass_on(signals);
     collect_ended();
     if (!failures_.empty()) {
-      const bool clear = cause_of(failures_).end.code != kPeerCode || !any_running();
-      if (!told_ && (clear || Clock::now() - first_failure_ >= kPeersMayBeFirst)) {
+      const auto since = Clock::now() - first_failure_;
+      if (speaks_for_itself(cause_of(failures_)) || since >= kPeersMayBeFirst) end_the_others();
+      if (!told_ && since >= kTellBefore && any_running()) {
         told_ = true;
         on_failure(cause_of(failures_));
       }
-      if (told_) end_the_others();
     }
     if (!any_running()) break;
   }

@@ -60,8 +60,8 @@ class WorkerGroup {
   /// Starts them all. Throws UsageError if one cannot be started.
   WorkerGroup(const std::vector<WorkerStart>& workers, const Options& options);
 
-  /// Forwards output and signals until all workers have ended. When one fails, calls `on_failure`
-  /// within a second and asks the others to end.
+  /// Forwards output and signals until all workers have ended. When one fails, asks the others to
+  /// end; if they are not gone within a second, calls `on_failure`.
   GroupEnd wait(LauncherSignals& signals,
                 const std::function<void(const WorkerFailure&)>& on_failure);
 

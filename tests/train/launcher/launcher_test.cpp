@@ -113,13 +113,23 @@ TEST(LauncherDist, PeersThatReportADeathAreNotToBlame) {
   expect_in("killed by signal 9 (Killed)", got.message);
 }
 
+TEST(LauncherDist, ARankThatSaysWhyIsNamedBeforeOnesThatDoNot) {
+  const Launched got = run(workers(3),
+                           "if [ $RANK = 0 ]; then sleep 0.1; echo 'error: a bad thing' >&2; fi; "
+                           "exit 2");
+  EXPECT_EQ(got.code, 2);
+  expect_in("rank 0 (pid ", got.message);
+  expect_in("failed first, with exit code 2: a bad thing", got.message);
+  EXPECT_EQ(got.out, "[rank0]: error: a bad thing\n");  // and not again before all have ended
+}
+
 TEST(LauncherDist, ThoseThatDoNotEndAreKilled) {
   const auto shell = [](const char* script) {
     return WorkerStart{.program = "/bin/sh", .command = {"sh", "-c", script}};
   };
   LauncherSignals signals;
   WorkerGroup group({shell("kill -STOP $$"), shell("sleep 0.1; exit 70")},
-                    {.first_rank = 4, .patience = std::chrono::milliseconds(200)});
+                    {.first_rank = 4, .patience = std::chrono::milliseconds(1200)});
   std::string told;
   const GroupEnd end =
       group.wait(signals, [&](const WorkerFailure& failure) { told = to_string(failure); });
@@ -222,6 +232,7 @@ TEST(LauncherDist, OutputGoesToFiles) {
 
 TEST(LauncherDist, WorkersReadNothingAndKeepTheEnvironment) {
   ::setenv("CAROUSEL_LAUNCHER_TEST", "kept", 1);
+  ::unsetenv("OMP_NUM_THREADS");
   const Launched got =
       run(workers(2), "cat; echo $CAROUSEL_LAUNCHER_TEST $WORLD_SIZE $OMP_NUM_THREADS");
   ::unsetenv("CAROUSEL_LAUNCHER_TEST");
