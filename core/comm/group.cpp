@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
+#include <sstream>
+#include <utility>
 
 #include "core/comm/backends.h"
 
@@ -20,6 +23,7 @@ std::string this_process() {
   return fmt::format("process {} on {}", ::getpid(), host);
 }
 
+std::string taken_key(int rank) { return fmt::format("taken/{}", rank); }
 std::string join_key(int rank) { return fmt::format("join/{}", rank); }
 
 // "1", "1 and 2", "1, 2 and 3".
@@ -49,29 +53,75 @@ std::vector<std::string> absent(Store& store, int world_size, Milliseconds timeo
   return missing;
 }
 
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+// The first lines of two texts that are not in the other one; "nothing" where there is none.
+std::pair<std::string, std::string> first_difference(const std::string& a, const std::string& b) {
+  const auto a_lines = lines_of(a);
+  const auto b_lines = lines_of(b);
+  const auto first_beyond = [](const auto& lines, const auto& others) -> std::string {
+    for (const std::string& line : lines) {
+      if (std::ranges::find(others, line) == others.end()) return line;
+    }
+    return "nothing";
+  };
+  return {first_beyond(a_lines, b_lines), first_beyond(b_lines, a_lines)};
+}
+
 // What rank 0 finds wrong with the group; empty if nothing.
 std::string problem_of_group(Store& store, const std::string& mine, int world_size) {
   std::vector<std::string> different;
+  std::string example;
   for (int r = 1; r < world_size; ++r) {
-    if (store.get(join_key(r), Milliseconds{0}).value_or("") != mine) {
-      different.push_back(std::to_string(r));
-    }
+    const std::string theirs = store.get(join_key(r), Milliseconds{0}).value_or("");
+    if (theirs == mine) continue;
+    different.push_back(std::to_string(r));
+    if (!example.empty()) continue;
+    const auto [here, there] = first_difference(mine, theirs);
+    example = fmt::format("rank {} has {}, rank 0 has {}", r, there, here);
   }
   if (different.empty()) return "";
+  const bool several = different.size() > 1;
   return fmt::format(
-      "rank{} {} {} another configuration, build or world size than rank 0; start all ranks with "
-      "the same program, configuration and overrides",
-      different.size() > 1 ? "s" : "", in_words(different), different.size() > 1 ? "have" : "has");
+      "rank{} {} differ{} from rank 0: {}; start all ranks with the same program, configuration "
+      "and overrides",
+      several ? "s" : "", in_words(different), several ? "" : "s", example);
+}
+
+// Throws if another process has this rank already.
+void claim_rank(Store& store, const Placement& place) {
+  if (store.add(taken_key(place.rank), 1) == 1) return;
+  const std::string problem = fmt::format(
+      "two processes claim rank {} of {}, the second is {}; give each process a rank of its own, "
+      "and each run a MASTER_PORT",
+      place.rank, place.world_size, this_process());
+  store.set_once("verdict", problem);
+  throw RankTaken("{}", problem);
+}
+
+// Rank 0's server. If its port is taken by another rank 0 of this group, both are told so.
+std::unique_ptr<StoreServer> serve(const Placement& place) {
+  try {
+    return std::make_unique<StoreServer>(place.master_port);
+  } catch (const UsageError&) {
+    try {
+      TcpStore store("localhost", place.master_port, kShortWait, place.prefix);
+      if (store.get(taken_key(0), kShortWait)) claim_rank(store, place);
+    } catch (const PeerError&) {
+      // Another program's port.
+    }
+    throw;
+  }
 }
 
 void meet(Store& store, const Placement& place, const std::string& identity, Milliseconds timeout) {
-  if (store.add(fmt::format("taken/{}", place.rank), 1) != 1) {
-    const std::string problem = fmt::format("two processes claim rank {} of {}; the second is {}",
-                                            place.rank, place.world_size, this_process());
-    store.set_once("verdict", problem);
-    throw UsageError("{}", problem);
-  }
-  const std::string mine = fmt::format("{} of {}", identity, place.world_size);
+  claim_rank(store, place);
+  const std::string mine = fmt::format("world size={}\n{}", place.world_size, identity);
   store.set(join_key(place.rank), mine);
   if (place.rank != 0) {
     const auto verdict = store.get("verdict", timeout + Milliseconds{2000});
@@ -101,7 +151,7 @@ Group::Group(const Placement& placement, Device device, const std::string& ident
              Milliseconds join_timeout, Milliseconds timeout)
     : placement_(placement) {
   if (placement.rank == 0 && placement.serve) {
-    server_ = std::make_unique<StoreServer>(placement.master_port);
+    server_ = serve(placement);
     placement_.master_port = server_->port();
   }
   store_ = std::make_unique<TcpStore>(placement_.master_addr, placement_.master_port, join_timeout,

@@ -19,15 +19,22 @@ struct Placement {
   std::string prefix;  ///< of all keys: tells runs and attempts on one server apart
 };
 
+/// Another process has this one's rank.
+class RankTaken : public UsageError {
+ public:
+  using UsageError::UsageError;
+};
+
 /// A group and, in rank 0, the server of its store.
 class Group {
  public:
   /// Meets the other ranks and connects to them: over gloo for device.type kCpu, NCCL for kCuda.
-  /// `identity` must be the same in all ranks: what they would compute (configuration, build).
+  /// `identity` must be the same in all ranks: what they would compute (configuration, build), as
+  /// lines, of which the first that differs is shown.
   /// `join_timeout` is the time for all ranks to arrive, `timeout` that of each collective.
   /// Throws PeerError that lists the ranks still missing, or UsageError for a port that is taken,
-  /// two processes of one rank, different world sizes or identities: in every rank, but from rank
-  /// 0's point of view.
+  /// two processes of one rank (RankTaken in the second), different world sizes or identities: in
+  /// every rank, but from rank 0's point of view.
   Group(const Placement& placement, Device device, const std::string& identity,
         Milliseconds join_timeout, Milliseconds timeout);
   /// Leaves; rank 0 waits a moment for the others to be done with the store.

@@ -16,7 +16,8 @@ using testing::start_child;
 std::uint16_t free_port() { return StoreServer(0).port(); }
 
 // Joins as one process of a group that rank 0 serves.
-Child joins(const Placement& placement, const std::string& identity = "same", int patience = 5000) {
+Child joins(const Placement& placement, const std::string& identity = "a=1\nb=2\n",
+            int patience = 5000) {
   return start_child([=]() -> std::string {
     try {
       Group group(placement, kCpu, identity, Milliseconds{patience}, Milliseconds{5000});
@@ -41,8 +42,8 @@ TEST(DistGroup, MeetsWhoeverComesFirst) {
 
 TEST(DistGroup, NamesTheRanksThatAreMissing) {
   const std::uint16_t port = free_port();
-  const Child zero = joins({.rank = 0, .world_size = 4, .master_port = port}, "same", 1000);
-  const Child two = joins({.rank = 2, .world_size = 4, .master_port = port}, "same", 1000);
+  const Child zero = joins({.rank = 0, .world_size = 4, .master_port = port}, "", 1000);
+  const Child two = joins({.rank = 2, .world_size = 4, .master_port = port}, "", 1000);
   const std::string expected =
       fmt::format("7: ranks 1 and 3 of 4 did not arrive at 127.0.0.1:{} within 1 s", port);
   EXPECT_EQ(finish(zero), expected);
@@ -55,17 +56,59 @@ TEST(DistGroup, RefusesTwoProcessesOfOneRank) {
   const Child one = joins({.rank = 1, .world_size = 3, .master_port = port});
   const Child again = joins({.rank = 1, .world_size = 3, .master_port = port});
   for (const Child& child : {zero, one, again}) {
-    EXPECT_EQ(finish(child).substr(0, 36), "2: two processes claim rank 1 of 3; ");
+    EXPECT_EQ(finish(child).substr(0, 46), "2: two processes claim rank 1 of 3, the second");
   }
+}
+
+TEST(DistGroup, RefusesTwoProcessesOfRankZero) {
+  const std::uint16_t port = free_port();
+  const Child zero = joins({.rank = 0, .world_size = 2, .master_port = port});
+  const Child again = joins({.rank = 0, .world_size = 2, .master_port = port});
+  for (const Child& child : {zero, again}) {
+    EXPECT_EQ(finish(child).substr(0, 46), "2: two processes claim rank 0 of 2, the second");
+  }
+}
+
+TEST(DistGroup, ALateProcessOfATakenRankIsRefusedAlone) {
+  const std::uint16_t port = free_port();
+  const auto stays = [=](int rank) {
+    return start_child([=]() -> std::string {
+      Group group({.rank = rank, .world_size = 2, .master_port = port}, kCpu, "same",
+                  Milliseconds{5000}, Milliseconds{5000});
+      group.communicator().barrier("met");
+      std::this_thread::sleep_for(Milliseconds{600});
+      group.communicator().barrier("still there");
+      return "met";
+    });
+  };
+  const Child zero = stays(0);
+  const Child one = stays(1);
+  std::this_thread::sleep_for(Milliseconds{300});
+  EXPECT_EQ(finish(joins({.rank = 1, .world_size = 2, .master_port = port})).substr(0, 34),
+            "2: two processes claim rank 1 of 2");
+  EXPECT_EQ(finish(zero), "met");
+  EXPECT_EQ(finish(one), "met");
 }
 
 TEST(DistGroup, RefusesDifferentConfigurations) {
   const std::uint16_t port = free_port();
   const Child zero = joins({.rank = 0, .world_size = 3, .master_port = port});
   const Child one = joins({.rank = 1, .world_size = 3, .master_port = port});
-  const Child two = joins({.rank = 2, .world_size = 3, .master_port = port}, "other");
+  const Child two = joins({.rank = 2, .world_size = 3, .master_port = port}, "a=1\nb=3\n");
   for (const Child& child : {zero, one, two}) {
-    EXPECT_EQ(finish(child).substr(0, 52), "2: rank 2 has another configuration, build or world ");
+    EXPECT_EQ(finish(child).substr(0, 63),
+              "2: rank 2 differs from rank 0: rank 2 has b=3, rank 0 has b=2; ");
+  }
+}
+
+TEST(DistGroup, NamesAllThatDiffer) {
+  const std::uint16_t port = free_port();
+  const Child zero = joins({.rank = 0, .world_size = 3, .master_port = port});
+  const Child one = joins({.rank = 1, .world_size = 3, .master_port = port}, "a=1\n");
+  const Child two = joins({.rank = 2, .world_size = 3, .master_port = port}, "");
+  for (const Child& child : {zero, one, two}) {
+    EXPECT_EQ(finish(child).substr(0, 73),
+              "2: ranks 1 and 2 differ from rank 0: rank 1 has nothing, rank 0 has b=2; ");
   }
 }
 
@@ -73,8 +116,10 @@ TEST(DistGroup, RefusesDifferentWorldSizes) {
   const std::uint16_t port = free_port();
   const Child zero = joins({.rank = 0, .world_size = 2, .master_port = port});
   const Child one = joins({.rank = 1, .world_size = 3, .master_port = port});
-  EXPECT_EQ(finish(zero).substr(0, 34), "2: rank 1 has another configuratio");
-  EXPECT_EQ(finish(one).substr(0, 34), "2: rank 1 has another configuratio");
+  for (const Child& child : {zero, one}) {
+    EXPECT_EQ(finish(child).substr(0, 80),
+              "2: rank 1 differs from rank 0: rank 1 has world size=3, rank 0 has world size=2;");
+  }
 }
 
 TEST(DistGroup, RefusesATakenPort) {
