@@ -61,12 +61,15 @@ Trainer::Trainer(const Config& config)
     : config_(config),
       directory_(config.output_dir),
       launch_(detect_launch_environment()),
-      device_(choose_device(config.device, launch_.local_rank)),
       progress_(config.logging.every) {
   allow_tf32 = config_.tf32;
-  check_shares(config_, launch_.world_size);
   if (!first()) log::set_level(log::level::warn);
-  group_ = join_group(config_, launch_, device_);
+  told_once(launch_, [&] {
+    check_shares(config_, launch_.world_size);
+    device_ = device_of_process(config.device, launch_);
+    group_ = join_group(config_, launch_, device_);
+  });
+  stop_.emplace();  // until here a signal ends the process, as there is nothing to save
   peak_flops_ =
       peak_flops(backend_for(device_.type).name(device_), config_.precision, config_.tf32);
   if (peak_flops_) *peak_flops_ *= launch_.world_size;
@@ -216,9 +219,9 @@ void Trainer::train() {
 
 // The signal that asks to stop, the same in all ranks: the largest of those that any has got.
 int Trainer::stop_signal() {
-  if (!group_) return stop_.requested();
+  if (!group_) return stop_->requested();
   std::vector<double> signals(static_cast<std::size_t>(launch_.world_size));
-  signals[static_cast<std::size_t>(launch_.rank)] = stop_.requested();
+  signals[static_cast<std::size_t>(launch_.rank)] = stop_->requested();
   communicator()->sum_on_host(signals, "stop signals");
   return static_cast<int>(*std::ranges::max_element(signals));
 }

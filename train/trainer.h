@@ -64,9 +64,9 @@ class Trainer {
   Config config_;
   std::filesystem::path directory_;
   std::optional<DirectoryLock> lock_;  ///< one trainer a run directory
-  StopSignal stop_;
+  std::optional<StopSignal> stop_;
   LaunchEnvironment launch_;
-  Device device_;
+  Device device_ = kCpu;
   std::optional<double> peak_flops_;    ///< of all ranks' devices, taken to be alike; else unknown
   std::unique_ptr<comm::Group> group_;  ///< null: this process is alone
   Dataset dataset_;

@@ -93,6 +93,8 @@ LoadedConfig load_config_with_origins(const std::string& path,
 
 /// The resolved configuration: every key that has a value. load_config() reads it back unchanged.
 std::string to_yaml(const Config& config);
+/// The same as lines "a.b=value".
+std::string key_values(const Config& config);
 /// to_yaml() with a comment a key: where the value came from, and what the key means.
 std::string explain(const LoadedConfig& loaded);
 /// All keys with type, allowed values, default and meaning, for people.

@@ -47,6 +47,14 @@ std::string to_yaml(const Config& config) {
   return text;
 }
 
+std::string key_values(const Config& config) {
+  std::string text;
+  for_each_value(config, [&](const Field& field, const std::string& value) {
+    text += fmt::format("{}={}\n", field.key, value);
+  });
+  return text;
+}
+
 std::string explain(const LoadedConfig& loaded) {
   std::string text;
   std::string previous;

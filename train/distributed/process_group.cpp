@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "core/kernels/register.h"
 #include "train/build_info.h"
 #include "train/environment.h"
+#include "train/model_factory.h"
 
 namespace carousel {
 
@@ -30,6 +32,21 @@ void check_shares(const Config& config, int world_size) {
   }
 }
 
+int gpu_of_process(const LaunchEnvironment& launch, int gpus) {
+  const int needed = std::max(launch.local_world_size, launch.local_rank + 1);
+  if (needed <= gpus) return launch.local_rank;
+  if (gpus == 1 && (launch.launcher == "srun" || launch.launcher == "mpirun")) return 0;
+  throw UsageError(
+      "{} processes on this host, but {} GPU{}; start at most one process a GPU, or set device: "
+      "cpu",
+      needed, gpus, gpus == 1 ? "" : "s");
+}
+
+Device device_of_process(DeviceChoice choice, const LaunchEnvironment& launch) {
+  const int gpus = choice == DeviceChoice::kUseCpu ? 0 : cuda_device_count();
+  return choose_device(choice, gpus == 0 ? 0 : gpu_of_process(launch, gpus));
+}
+
 ParallelOptions parallel_options(const Config& config) {
   return {.zero_stage = static_cast<int>(config.distributed.zero_stage),
           .deterministic = config.distributed.deterministic,
@@ -48,7 +65,7 @@ std::unique_ptr<comm::Group> join_group(const Config& config, const LaunchEnviro
       .master_port = static_cast<std::uint16_t>(launch.master_port),
       .prefix = fmt::format("{}/{}/", launch.run_id, launch.restart_count)};
   const std::string identity =
-      fmt::format("{} {}\n{}", version_text(), build_info().compiler, to_yaml(config));
+      fmt::format("build={}, {}\n{}", version_text(), build_info().compiler, key_values(config));
   return std::make_unique<comm::Group>(placement, device, identity, std::min(timeout, kLongestJoin),
                                        timeout);
 }

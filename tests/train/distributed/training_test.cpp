@@ -10,6 +10,7 @@
 
 #include "tests/support/group_program.h"
 #include "tests/train/checkpoint/support.h"
+#include "tests/train/distributed/support.h"
 
 namespace carousel {
 namespace {
@@ -17,31 +18,9 @@ namespace {
 using testing::Outcome;
 using testing::read_file;
 using testing::run_group;
-using testing::TempDir;
 
-class DistTraining : public ::testing::Test {
+class DistTraining : public testing::TinyRun {
  protected:
-  DistTraining() {
-    std::string text;
-    for (int i = 0; i < 300; ++i) text += fmt::format("line {} of a small text.\n", i * i);
-    config_ =
-        dir_.write("tiny.yaml", fmt::format("name: tiny\n"
-                                            "steps: 50\n"
-                                            "device: cpu\n"
-                                            "model: {{family: xlstm_large, embedding_dim: 32, "
-                                            "num_heads: 2, num_blocks: 2, chunk_size: 16}}\n"
-                                            "data: {{train: '{}', val: 0.1, tokenizer: byte, "
-                                            "seq_len: 16, batch_size: 8}}\n"
-                                            "optim: {{lr: 3.0e-3}}\n"
-                                            "schedule: {{decay_steps: 50}}\n"
-                                            "eval: {{batches: 3}}\n",
-                                            dir_.write("text.txt", text)));
-  }
-
-  std::string command(const std::string& run, const std::string& overrides) const {
-    return fmt::format("train '{}' output_dir='{}' {}", config_, dir_ / run, overrides);
-  }
-
   void train(int world, const std::string& run, const std::string& overrides = "") const {
     const auto outcomes = run_group(world, command(run, overrides));
     for (const Outcome& o : outcomes) ASSERT_EQ(o.code, 0) << o.err;
@@ -71,19 +50,6 @@ class DistTraining : public ::testing::Test {
   std::string weights(const std::string& run) const {
     return read_file(dir_ / (run + "/checkpoints/step-00000050/model.safetensors"));
   }
-
-  /// All processes end with `code`, and one line that has `text`.
-  void expect_refused(int world, int code, const std::string& overrides, const std::string& text,
-                      const std::function<std::string(int)>& extra = {}) const {
-    for (const Outcome& o : run_group(world, command("refused", overrides), extra)) {
-      EXPECT_EQ(o.code, code) << o.err;
-      EXPECT_NE(o.err.find(text), std::string::npos) << o.err;
-      EXPECT_EQ(std::ranges::count(o.err, '\n'), 1) << o.err;
-    }
-  }
-
-  TempDir dir_;
-  std::string config_;
 };
 
 TEST_F(DistTraining, LossesDoNotDependOnTheNumberOfProcesses) {
@@ -165,19 +131,6 @@ TEST_F(DistTraining, AFailingAsynchronousCheckpointEndsAllProcesses) {
     EXPECT_NE(failed.err.find("File too large; raise the limit"), std::string::npos) << failed.err;
     EXPECT_TRUE(other.code == 7 || other.code == 4) << other.code << other.err;
   }
-}
-
-TEST_F(DistTraining, RefusesBatchesThatDoNotDivide) {
-  expect_refused(3, 2, "", "error: data.batch_size = 8 does not divide among 3 processes");
-  expect_refused(2, 2, "micro_batch_size=8",
-                 "error: micro_batch_size = 8 does not divide the 4 sequences of each of 2");
-  expect_refused(3, 2, "data.batch_size=9 distributed.deterministic=true",
-                 "error: distributed.deterministic needs a power of two of processes, there are 3");
-}
-
-TEST_F(DistTraining, RefusesRanksWithDifferentConfigurations) {
-  expect_refused(2, 2, "", "error: rank 1 has another configuration",
-                 [](int rank) { return rank == 1 ? std::string("optim.lr=0.5") : ""; });
 }
 
 TEST_F(DistTraining, AFailureOfOneRankEndsTheOthers) {
