@@ -31,7 +31,7 @@ list() {
 
 check() {
   local tool=$1 program=$2 test=$3 log begin=$SECONDS status=0
-  log=$LOGS/$tool-$test.log
+  log=$LOGS/$tool-${test//\//-}.log
   timeout "$LIMIT" "$SANITIZER" --tool "$tool" --error-exitcode 99 --report-api-errors no \
     --print-limit 20 \
     "$program" --gtest_filter="$test" >"$log" 2>&1 || status=$?

@@ -169,8 +169,8 @@ TEST_P(InterchangeXlstmRoundTrip, ReturnsTheWeightsRoundedOnce) {
 INSTANTIATE_TEST_SUITE_P(
     All, InterchangeXlstmRoundTrip,
     ::testing::Values(Variant{"Vanilla", {}, false}, Variant{"Tied", {}, true},
-                      Variant{"Cuda", {.layout = {.slstm = SlstmLayout::kCuda}}, false},
-                      Variant{"TiedCudaBf16Shards",
+                      Variant{"OtherLayout", {.layout = {.slstm = SlstmLayout::kCuda}}, false},
+                      Variant{"TiedOtherLayoutBf16Shards",
                               {.dtype = DType::kBF16,
                                .layout = {.slstm = SlstmLayout::kCuda},
                                .shard_bytes = 3000},
