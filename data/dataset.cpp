@@ -44,26 +44,6 @@ std::shared_ptr<const Tokenizer> make_id_tokenizer(const DataConfig& config,
   return std::make_shared<IdTokenizer>(static_cast<std::int32_t>(vocab_size), token, "data");
 }
 
-std::shared_ptr<const Tokenizer> make_tokenizer(const DataConfig& config, const CorpusFiles& train,
-                                                std::int64_t vocab_size) {
-  const std::string& name = config.tokenizer;
-  if (name == "byte") return std::make_shared<ByteTokenizer>();
-  if (name == "none") return make_id_tokenizer(config, train, vocab_size);
-  if (name == "char") {
-    if (train.kind == CorpusKind::kText) return CharTokenizer::from_files(train.paths);
-    throw UsageError(
-        "data.tokenizer: char is built from text, but {} is a token shard; use none or "
-        "the tokenizer that made the shards",
-        train.paths.front());
-  }
-  if (name.ends_with(".model")) return SentencePieceTokenizer::from_file(name);
-  if (name.ends_with(".json")) return load_tokenizer(name);
-  throw UsageError(
-      "data.tokenizer: '{}' is none of byte, char, none, a SentencePiece .model file, "
-      "a tokenizer.json",
-      name);
-}
-
 std::shared_ptr<const Corpus> open_corpus(const CorpusFiles& files, const Tokenizer& tokenizer,
                                           bool mark_documents) {
   if (files.kind == CorpusKind::kShards) {
@@ -124,6 +104,26 @@ Split split_corpus(const std::shared_ptr<const Corpus>& corpus, double fraction)
 }
 
 }  // namespace
+
+std::shared_ptr<const Tokenizer> make_tokenizer(const DataConfig& config, const CorpusFiles& train,
+                                                std::int64_t vocab_size) {
+  const std::string& name = config.tokenizer;
+  if (name == "byte") return std::make_shared<ByteTokenizer>();
+  if (name == "none") return make_id_tokenizer(config, train, vocab_size);
+  if (name == "char") {
+    if (train.kind == CorpusKind::kText) return CharTokenizer::from_files(train.paths);
+    throw UsageError(
+        "data.tokenizer: char is built from text, but {} is a token shard; use none or "
+        "the tokenizer that made the shards",
+        train.paths.front());
+  }
+  if (name.ends_with(".model")) return SentencePieceTokenizer::from_file(name);
+  if (name.ends_with(".json")) return load_tokenizer(name);
+  throw UsageError(
+      "data.tokenizer: '{}' is none of byte, char, none, a SentencePiece .model file, "
+      "a tokenizer.json",
+      name);
+}
 
 Dataset open_dataset(const DataConfig& config, const DatasetOptions& options,
                      std::shared_ptr<const Tokenizer> saved) {

@@ -5,6 +5,7 @@
 
 #include "data/batch.h"
 #include "data/config.h"
+#include "data/files.h"
 #include "data/tokenizer.h"
 
 namespace carousel {
@@ -15,6 +16,11 @@ struct DatasetOptions {
   std::int64_t eval_batches = 0;  ///< 0: the whole validation corpus; a task needs a number
   std::int64_t vocab_size = 0;    ///< of tokenizer `none`, and of no other
 };
+
+/// The configured tokenizer, for `train`; a char tokenizer's vocabulary is that of the files.
+/// `vocab_size` as in DatasetOptions. Throws DataError or UsageError as open_dataset() does.
+std::shared_ptr<const Tokenizer> make_tokenizer(const DataConfig& config, const CorpusFiles& train,
+                                                std::int64_t vocab_size);
 
 /// Everything is shared read-only.
 struct Dataset {

@@ -22,29 +22,20 @@ std::size_t end_of_part(std::string_view text, std::size_t begin) {
   return end;
 }
 
-template <class Token>
-void append(const std::vector<std::int32_t>& from, std::vector<Token>& to) {
-  std::ranges::transform(from, std::back_inserter(to),
-                         [](std::int32_t token) { return static_cast<Token>(token); });
-}
+}  // namespace
 
-template <class Token>
-void append_file(const std::string& path, const Tokenizer& tokenizer, std::vector<Token>& tokens) {
+void encode_file(const std::string& path, const Tokenizer& tokenizer,
+                 const std::function<void(std::span<const std::int32_t>)>& take) {
   const MappedFile file(path, ExitCode::kData);
   const std::string_view text = file.text();
   if (text.empty()) throw DataError("{} is empty; remove it from the corpus", path);
-  if (!tokenizer.encodes_in_parts()) {
-    append(tokenizer.encode(text, {path}), tokens);
-    return;
-  }
+  if (!tokenizer.encodes_in_parts()) return take(tokenizer.encode(text, {path}));
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = end_of_part(text, begin);
-    append(tokenizer.encode(text.substr(begin, end - begin), {path, begin}), tokens);
+    take(tokenizer.encode(text.substr(begin, end - begin), {path, begin}));
     begin = end;
   }
 }
-
-}  // namespace
 
 TextCorpus::TextCorpus(std::span<const std::string> paths, const Tokenizer& tokenizer,
                        bool mark_documents)
@@ -61,7 +52,10 @@ TextCorpus::TextCorpus(std::span<const std::string> paths, const Tokenizer& toke
           if (mark_documents && tokenizer.document_token()) {
             tokens.push_back(static_cast<Token>(*tokenizer.document_token()));
           }
-          append_file(path, tokenizer, tokens);
+          encode_file(path, tokenizer, [&](std::span<const std::int32_t> part) {
+            std::ranges::transform(part, std::back_inserter(tokens),
+                                   [](std::int32_t token) { return static_cast<Token>(token); });
+          });
           if (tokens.size() == start) throw DataError("{} has no tokens", path);
           document_starts_.push_back(static_cast<std::int64_t>(start));
         }

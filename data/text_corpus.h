@@ -1,12 +1,21 @@
 // Text files, tokenised into memory.
 #pragma once
 
+#include <functional>
+#include <span>
+#include <string>
 #include <variant>
 
 #include "data/corpus.h"
 #include "data/tokenizer.h"
 
 namespace carousel {
+
+/// Encodes a text file and hands its tokens to `take`, in order and in parts where the tokenizer
+/// allows them: beside the mapped file, no more than a part is in memory. Throws DataError if the
+/// file is missing, empty or cannot be encoded.
+void encode_file(const std::string& path, const Tokenizer& tokenizer,
+                 const std::function<void(std::span<const std::int32_t>)>& take);
 
 /// Every file is one document. Tokens are kept as uint16 where the vocabulary allows, else int32.
 class TextCorpus final : public Corpus {

@@ -20,8 +20,8 @@ namespace carousel {
 namespace {
 
 constexpr void (*kCommands[])(CLI::App&) = {
-    add_train, add_run,    add_generate, add_eval,   add_plan,
-    add_check, add_config, add_doctor,   add_import, add_export,
+    add_train,  add_run,  add_generate, add_eval,   add_plan,   add_check,
+    add_config, add_data, add_doctor,   add_import, add_export,
 };
 
 /// Prints each line of the message behind "error: ", and gives the exit code back.

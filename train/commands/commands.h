@@ -11,6 +11,7 @@ namespace carousel {
 
 void add_train(CLI::App& app);
 void add_run(CLI::App& app);
+void add_data(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_plan(CLI::App& app);
