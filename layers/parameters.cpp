@@ -57,6 +57,7 @@ Parameter& ParameterSet::add(ParameterSpec spec) {
 }
 
 void ParameterSet::lay_out(int pieces) {
+  CAROUSEL_CHECK(!materialised(), "lay_out() after materialise()");
   constexpr std::int64_t kCommonPieces = 64;
   const std::int64_t unit = kAlignment * std::lcm<std::int64_t>(kCommonPieces, pieces);
   const auto round_up = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
@@ -73,13 +74,17 @@ void ParameterSet::lay_out(int pieces) {
   arena_size_ = end;
 }
 
-void ParameterSet::materialise(Device device, DType compute, int pieces) {
+void ParameterSet::materialise(Device device, DType compute, const std::vector<ArenaRange>& owned) {
   CAROUSEL_CHECK(!materialised(), "materialise() twice");
-  lay_out(pieces);
+  if (arena_size_ == 0) lay_out();
   const DType wide = accumulation_dtype(compute);
+  const bool sharded = compute == DType::kBF16 && !owned.empty();
+  master_parts_ = sharded ? owned : std::vector<ArenaRange>{{0, arena_size_}};
+  std::int64_t held = 0;
+  for (const ArenaRange& part : master_parts_) held += part.size();
   {
     const RoleScope role(Role::kParameters);
-    master_ = Tensor::zeros({arena_size_}, wide, device);  // the padding stays zero for ever
+    master_ = Tensor::zeros({held}, wide, device);  // the padding stays zero for ever
     if (compute == DType::kBF16) compute_ = Tensor::zeros({arena_size_}, compute, device);
   }
   {
@@ -87,8 +92,10 @@ void ParameterSet::materialise(Device device, DType compute, int pieces) {
     grad_ = Tensor::zeros({arena_size_}, wide, device);
   }
   for (Parameter& p : parameters_) {
-    p.master = master_.range(p.offset, p.spec.shape);
+    const Tensor master = master_of({p.offset, p.offset + p.spec.shape.numel()});
+    if (master.defined()) p.master = master.reshape(p.spec.shape);
     const bool narrow = compute_.defined() && !p.spec.keep_float32;
+    CAROUSEL_CHECK(narrow || p.master.defined(), "'{}' is not owned", p.spec.name);
     p.variable = Variable::leaf(narrow ? compute_.range(p.offset, p.spec.shape) : p.master,
                                 grad_.range(p.offset, p.spec.shape));
   }
@@ -105,20 +112,36 @@ void ParameterSet::initialise(std::uint64_t seed) {
         values[e] = p.spec.init(key, e);
       }
     });
-    const Tensor host = Tensor::from<float>(values, p.spec.shape);
-    if (p.master.dtype() == DType::kF32) {
-      p.master.copy_(host);
-    } else {
-      Tensor wide = Tensor::empty(host.shape(), p.master.dtype());
-      cast(kCpu, {host, wide});
-      p.master.copy_(wide);
+    const Tensor host = Tensor::from<float>(values, {p.spec.shape.numel()});
+    const auto converted = [&](DType dtype) {
+      const Tensor out = Tensor::empty(host.shape(), dtype);
+      cast(kCpu, {host, out});
+      return out;
+    };
+    const Tensor wide = master_.dtype() == DType::kF32 ? host : converted(master_.dtype());
+    for_each_part(master_parts_, p, [&](std::int64_t begin, std::int64_t end, std::int64_t local) {
+      master_.range(local, {end - begin}).copy_(wide.range(begin, {end - begin}));
+    });
+    if (compute_.defined()) {
+      compute_.range(p.offset, host.shape()).copy_(converted(compute_.dtype()));
     }
   }
-  refresh_compute();
+}
+
+Tensor ParameterSet::master_of(ArenaRange range) const {
+  std::int64_t local = 0;
+  for (const ArenaRange& part : master_parts_) {
+    if (part.begin <= range.begin && range.end <= part.end) {
+      return master_.range(local + range.begin - part.begin, {range.size()});
+    }
+    local += part.size();
+  }
+  return {};
 }
 
 void ParameterSet::refresh_compute() {
   if (!compute_.defined()) return;
+  CAROUSEL_CHECK(masters_whole(), "refresh_compute() from a part of the masters");
   cast(compute_.device(), {master_, compute_});
   compute_.bump_version();
 }

@@ -4,6 +4,7 @@
 // optimizer, the gradient norm and the checkpoints.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -44,7 +45,7 @@ struct Parameter {
   ParameterSpec spec;
   std::int64_t offset = 0;  ///< first element in the arenas
   Variable variable;        ///< what ops take: compute dtype, gradient in the arena
-  Tensor master;            ///< (shape) float32 view of the master arena
+  Tensor master;  ///< (shape) float32 view of the master arena; undefined where a part is missing
 };
 
 /// Elements [begin, end) of the arenas.
@@ -53,6 +54,20 @@ struct ArenaRange {
   std::int64_t size() const { return end - begin; }
   Tensor of(const Tensor& arena) const { return arena.range(begin, {size()}); }
 };
+
+/// Calls visit(begin, end, local) for each part of a parameter that lies in `parts` of the arenas:
+/// elements [begin, end) of the parameter, which in a tensor of the parts behind one another are
+/// those from `local` on.
+template <class Visit>
+void for_each_part(const std::vector<ArenaRange>& parts, const Parameter& p, Visit&& visit) {
+  std::int64_t local = 0;
+  for (const ArenaRange& part : parts) {
+    const std::int64_t begin = std::max(part.begin, p.offset);
+    const std::int64_t end = std::min(part.end, p.offset + p.spec.shape.numel());
+    if (begin < end) visit(begin - p.offset, end - p.offset, local + begin - part.begin);
+    local += part.size();
+  }
+}
 
 class ParameterSet {
  public:
@@ -63,14 +78,21 @@ class ParameterSet {
   /// InternalError on a repeated name.
   Parameter& add(ParameterSpec spec);
 
-  /// Allocates the arenas and gives every parameter its views. `compute` is the dtype of the
-  /// parameters in ops: f32, bf16 (float32 masters and gradients beside it) or f64 (all in f64).
-  /// Values are unset until initialise() or a load; gradients are zero.
-  /// The arenas are padded so that they divide among `pieces` ranks: see replicated_begin().
-  void materialise(Device device, DType compute, int pieces = 1);
-  /// Fills the masters from the specs' Init, then refreshes the compute copies.
+  /// Gives every parameter its place in the arenas, padded so that they divide among `pieces`
+  /// ranks: see replicated_begin().
+  void lay_out(int pieces = 1);
+  /// Allocates the arenas, laid out for one rank unless lay_out() was called, and gives every
+  /// parameter its views. `compute` is the dtype of the parameters in ops: f32, bf16 (float32
+  /// masters and gradients beside it) or f64 (all in f64). Values are unset until initialise() or a
+  /// load; gradients are zero.
+  /// `owned`: the only parts of the masters that a bf16 run holds, the others being other ranks';
+  /// sorted, disjoint, [replicated_begin(), arena_size()) among them. In other precisions the
+  /// masters are the weights in use and always whole.
+  void materialise(Device device, DType compute, const std::vector<ArenaRange>& owned = {});
+  /// Fills masters and compute copies from the specs' Init; the same values whatever is owned.
   void initialise(std::uint64_t seed);
-  /// Rounds the masters into the bf16 compute arena; nothing to do in other precisions.
+  /// Rounds the masters, which must be whole, into the bf16 compute arena; nothing to do in other
+  /// precisions.
   void refresh_compute();
   /// Sets all gradients to zero.
   void zero_grad();
@@ -88,16 +110,20 @@ class ParameterSet {
   std::int64_t arena_size() const { return arena_size_; }
   std::int64_t count() const;
 
-  const Tensor& master() const { return master_; }    ///< (arena_size) f32 (f64)
+  /// Float32 (f64): the parts master_parts() of the arena behind one another.
+  const Tensor& master() const { return master_; }
+  const std::vector<ArenaRange>& master_parts() const { return master_parts_; }
+  bool masters_whole() const { return master_.numel() == arena_size_; }
+  /// The masters of a range; undefined if this process does not hold all of it.
+  Tensor master_of(ArenaRange range) const;
   const Tensor& grad() const { return grad_; }        ///< (arena_size) f32 (f64)
   const Tensor& compute() const { return compute_; }  ///< (arena_size) bf16, or undefined
 
  private:
-  void lay_out(int pieces);
-
   std::deque<Parameter> parameters_;  // stable addresses
   std::int64_t replicated_begin_ = 0;
   std::int64_t arena_size_ = 0;
+  std::vector<ArenaRange> master_parts_;
   Tensor master_, grad_, compute_;
 };
 

@@ -63,7 +63,7 @@ void AdamW::apply(std::int64_t step, double lr, const std::function<void(std::si
     const ArenaRange part = owned_[i];
     const ArenaRange moments{local, local + part.size()};
     local = moments.end;
-    adamw(m_.device(), {.master = part.of(parameters_.master()),
+    adamw(m_.device(), {.master = parameters_.master_of(part),
                         .grad = part.of(parameters_.grad()),
                         .m = moments.of(m_),
                         .v = moments.of(v_),

@@ -16,7 +16,8 @@ class AdamW {
   /// Allocates m and v (zero) beside the materialised parameters, which must outlive this.
   AdamW(ParameterSet& parameters, const AdamWConfig& config);
   /// One that updates only the parts `owned` of the arenas, of which it has m and v: the others are
-  /// other ranks'. They are sorted, disjoint, and start and end at multiples of 64 elements.
+  /// other ranks'. They are sorted, disjoint, and start and end at multiples of 64 elements; the
+  /// parameters hold their masters.
   AdamW(ParameterSet& parameters, const AdamWConfig& config, std::vector<ArenaRange> owned);
 
   /// Clips by the global norm, updates masters and compute copies; leaves all as it is if the norm

@@ -4,6 +4,7 @@
 
 #include "core/kernels/matmul.h"
 #include "optim/adamw.h"
+#include "train/distributed/process_group.h"
 #include "train/model_factory.h"
 #include "train/step.h"
 
@@ -11,10 +12,10 @@ namespace carousel {
 namespace {
 
 // A run's batches wait in the host's memory, which on the CPU is the device's.
-Batch blank_batch(const DataConfig& data, DeviceType device) {
+Batch blank_batch(const DataConfig& data, std::int64_t sequences, DeviceType device) {
   const RoleScope role(Role::kData);
   const Device place = device == DeviceType::kCpu ? kMeta : kCpu;
-  const Shape shape{data.batch_size, data.seq_len};
+  const Shape shape{sequences, data.seq_len};
   Batch batch;
   batch.tokens = Tensor::zeros(shape, DType::kI32, place);
   batch.targets = Tensor::zeros(shape, DType::kI32, place);
@@ -45,9 +46,11 @@ std::string bytes(std::size_t n) { return with_unit(static_cast<double>(n), 1024
 
 }  // namespace
 
-Plan make_plan(const Config& config, std::int64_t vocab) {
+Plan make_plan(const Config& config, std::int64_t vocab, int processes) {
+  check_shares(config, processes);
   const auto model = make_model(config.model, vocab);
   Plan plan;
+  plan.processes = processes;
   for (const Parameter& p : model->parameters().all()) {
     plan.parameters += p.spec.shape.numel();
     if (p.spec.decay) plan.decayed_parameters += p.spec.shape.numel();
@@ -63,15 +66,29 @@ Plan make_plan(const Config& config, std::int64_t vocab) {
     const RoleScope role(Role::kWorkspace);
     scratch = Tensor::empty({static_cast<std::int64_t>(kCudaMatmulScratch)}, DType::kU8, device);
   }
-  model->parameters().materialise(device, config.precision);
-  AdamW optimizer(model->parameters(), config.optim);
-  const Batch batch = blank_batch(config.data, plan.device);
+  ParameterSet& parameters = model->parameters();
+  parameters.lay_out(processes);
+  const ParallelOptions parallel = parallel_options(config);
+  const auto buckets = make_buckets(parameters, parallel, config.precision, processes);
+  const auto owned = parallel.zero_stage == 1 && processes > 1
+                         ? owned_ranges(buckets, 0, processes)
+                         : std::vector<ArenaRange>{{0, parameters.arena_size()}};
+  parameters.materialise(device, config.precision, owned);
+  AdamW optimizer(parameters, config.optim, owned);
+  const Batch batch = blank_batch(config.data, config.data.batch_size / processes, plan.device);
   // The first step shows the peak, the second whether the freed memory serves it again.
   for (const std::int64_t step : {1, 2}) {
     run_step(*model, optimizer, batch,
              {.step = step,
               .micro_batch_size = config.micro_batch_size.value_or(0),
-              .recompute = config.recompute});
+              .recompute = config.recompute,
+              .deterministic = config.distributed.deterministic});
+    if (plan.device == DeviceType::kCuda && parallel.deterministic && processes > 1) {
+      // NCCL sends all pieces of a bucket before they are added in their order.
+      const RoleScope role(Role::kWorkspace);
+      std::vector<Tensor> pieces;
+      for (const Bucket& b : buckets) pieces.push_back(empty_like(b.range.of(parameters.grad())));
+    }
   }
   plan.memory = memory_stats(device);
   return plan;
@@ -85,13 +102,14 @@ std::string to_string(const Plan& plan, std::int64_t steps) {
       "forward FLOPs     {:>12}  per token\n"
       "training FLOPs    {:>12}  per step of {} tokens\n"
       "whole run         {:>12}  in {} steps of {} tokens in all\n"
-      "memory of a training step{}, peak by role\n",
+      "memory of a training step{}{}, peak by role\n",
       with_unit(static_cast<double>(plan.parameters), 1000.0, ""),
       with_unit(static_cast<double>(plan.decayed_parameters), 1000.0, ""),
       with_unit(plan.forward_flops_per_token, 1000.0, "FLOP"),
       with_unit(step_flops, 1000.0, "FLOP"), plan.tokens_per_step,
       with_unit(step_flops * static_cast<double>(steps), 1000.0, "FLOP"), steps,
       with_unit(static_cast<double>(plan.tokens_per_step) * static_cast<double>(steps), 1000.0, ""),
+      plan.processes > 1 ? fmt::format(" in each of {} processes", plan.processes) : "",
       plan.device == DeviceType::kCuda ? " on the GPU" : "");
   for (int r = 0; r < kNumRoles; ++r) {
     const std::size_t peak = plan.memory.peak[static_cast<std::size_t>(r)];

@@ -35,7 +35,7 @@ bool all_finite(const Tensor& t) {
 // the gradients: the first tensor with an infinite or undefined element is the one to blame.
 std::string first_non_finite(LanguageModel& model, const Batch& batch, const StepOptions& options) {
   for (const Parameter& p : model.parameters().all()) {
-    if (!all_finite(p.master)) return fmt::format("the weight '{}'", p.spec.name);
+    if (!all_finite(p.variable.value())) return fmt::format("the weight '{}'", p.spec.name);
   }
   std::string found;
   {

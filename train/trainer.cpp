@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 #include "core/base/log.h"
 #include "core/kernels/matmul.h"
@@ -97,11 +98,12 @@ void Trainer::set_up() {
                            .vocab_size = config_.model.vocab_size.value_or(0)},
                           checkpoint ? checkpoint_tokenizer(*checkpoint) : nullptr);
   model_ = make_model(config_.model, dataset_.train->vocab_size());
-  model_->parameters().materialise(device_, config_.precision, launch_.world_size);
   if (group_) {
-    parallel_.emplace(model_->parameters(), group_->communicator(), parallel_options(config_));
+    parallel_.emplace(model_->parameters(), group_->communicator(), parallel_options(config_),
+                      config_.precision);
     optimizer_.emplace(model_->parameters(), config_.optim, parallel_->owned());
   } else {
+    model_->parameters().materialise(device_, config_.precision);
     optimizer_.emplace(model_->parameters(), config_.optim);
   }
   if (checkpoint) {
@@ -111,7 +113,9 @@ void Trainer::set_up() {
   }
   if (config_.checkpoint.async && (first() || sharded())) {
     std::vector<Tensor> sources{optimizer_->m(), optimizer_->v()};
-    if (first()) sources.push_back(model_->parameters().master());
+    if (first() || !model_->parameters().masters_whole()) {
+      sources.push_back(model_->parameters().master());
+    }
     snapshot_.emplace(std::move(sources));
   }
   if (first()) metrics_.emplace(directory_ / "metrics.jsonl", step_);
@@ -290,7 +294,6 @@ void Trainer::save(std::int64_t step, bool background) {
   const auto begin = Clock::now();
   in_flight_.finish(fmt::format("the checkpoint of step {}", step));
   saved_step_ = step;
-  if (sharded()) parallel_->gather_masters();
   if (background && snapshot_) {
     snapshot_->take();
     in_flight_.start(step, checkpoint_writer(step, true));
@@ -313,17 +316,24 @@ std::function<void()> Trainer::checkpoint_writer(std::int64_t step, bool from_sn
   CheckpointContents contents;
   contents.optimizer =
       named_moments(*optimizer_, parameters, arena(optimizer_->m()), arena(optimizer_->v()));
+  const bool whole = parameters.masters_whole();
+  if (first() || !whole) contents.model = named_weights(parameters, arena(parameters.master()));
   if (sharded()) {
     const std::int64_t save = saves_++;
     if (!first()) {
-      return [this, save, moments = std::move(contents.optimizer)] {
-        write_checkpoint_part(*communicator(), save, moments);
+      return [this, save, contents = std::move(contents)] {
+        write_checkpoint_part(*communicator(), save, contents.optimizer, contents.model);
       };
     }
     contents.optimizer_file = optimizer_part_name(0, launch_.world_size);
-    contents.peers = std::make_shared<CheckpointParts>(*communicator(), save);
+    const auto parts = std::make_shared<CheckpointParts>(*communicator(), save);
+    contents.peers = parts;
+    if (!whole) {
+      contents.streamed_model = whole_weights(
+          parameters, std::exchange(contents.model, {}),
+          [parts]() -> const std::vector<SafetensorsFile>& { return parts->weights(); });
+    }
   }
-  contents.model = named_weights(parameters, arena(parameters.master()));
   ModelConfig published = config_.model;
   published.vocab_size = model_->vocab_size();
   contents.config_json = published_config(published);

@@ -117,6 +117,15 @@ void SafetensorsFile::read_rows_into(std::string_view name, std::int64_t row, Te
   read_elements(name, from.shape[0] > 0 ? row * (from.shape.numel() / from.shape[0]) : 0, to);
 }
 
+void SafetensorsFile::read_range_into(std::string_view name, std::int64_t begin, Tensor to) const {
+  const std::int64_t held = info(name).shape.numel();
+  if (begin < 0 || begin > held || to.numel() > held - begin) {
+    throw CheckpointError("'{}': tensor '{}' of {} elements has no {} at {}", path().string(), name,
+                          held, to.numel(), begin);
+  }
+  read_elements(name, begin, to);
+}
+
 void SafetensorsFile::read_elements(std::string_view name, std::int64_t begin, Tensor& to) const {
   const TensorInfo& from = info(name);
   if (from.dtype != to.dtype() && !(is_floating(from.dtype) && is_floating(to.dtype()))) {

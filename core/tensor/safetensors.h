@@ -78,6 +78,9 @@ class SafetensorsFile {
   /// The same from row `row` of the tensor's first dimension on: `to` takes as many rows as it has.
   /// Throws CheckpointError if these rows do not exist or have another shape.
   void read_rows_into(std::string_view name, std::int64_t row, Tensor& to) const;
+  /// The same from element `begin` of the flattened tensor on: `to` takes as many as it has. Throws
+  /// CheckpointError if these elements do not exist.
+  void read_range_into(std::string_view name, std::int64_t begin, Tensor to) const;
 
  private:
   void read_elements(std::string_view name, std::int64_t begin, Tensor& to) const;

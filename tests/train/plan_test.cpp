@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include "core/base/parallel.h"
 #include "core/kernels/matmul.h"
 #include "layers/xlstm_large.h"
 #include "tests/support/devices.h"
+#include "tests/support/ranks.h"
+#include "train/distributed/process_group.h"
 #include "train/step.h"
 
 namespace carousel {
@@ -20,6 +23,10 @@ Config small_config() {
   c.data.batch_size = 6;
   c.micro_batch_size = 4;
   return c;
+}
+
+std::size_t used_by(const MemoryStats& memory, Role role) {
+  return memory.peak[static_cast<std::size_t>(role)];
 }
 
 TEST(Plan, PredictsWhatARealStepAllocates) {
@@ -55,6 +62,54 @@ TEST(Plan, PredictsWhatARealStepAllocates) {
           << name_of(precision) << (recompute ? " recompute" : "");
     }
   }
+}
+
+TEST(DistPlan, PredictsWhatEachOfSeveralProcessesAllocates) {
+  std::array<std::size_t, 2> parameters{};  // bytes, by zero_stage
+  for (const std::int64_t zero_stage : {0, 1}) {
+    Config config = small_config();
+    config.precision = DType::kBF16;
+    config.model.xlstm_large.embedding_dim = 128;
+    config.data.batch_size = 8;
+    config.micro_batch_size = 2;
+    config.distributed.zero_stage = zero_stage;
+    const int world = 4;
+    const Plan plan = make_plan(config, 500, world);
+    parameters[static_cast<std::size_t>(zero_stage)] = used_by(plan.memory, Role::kParameters);
+    const auto ranks = testing::in_processes(world, [&](comm::Communicator& c) {
+      set_num_threads(1);
+      drop_memory_cache(kCpu);
+      reset_peak_memory(kCpu);
+      XlstmLargeConfig model_config = config.model.xlstm_large;
+      model_config.vocab_size = 500;
+      XlstmLarge model(model_config);
+      DataParallel parallel(model.parameters(), c, parallel_options(config), config.precision);
+      model.parameters().initialise(1);
+      AdamW optimizer(model.parameters(), config.optim, parallel.owned());
+      Batch batch;
+      batch.tokens = Tensor::zeros({2, 48}, DType::kI32);
+      batch.targets = Tensor::zeros({2, 48}, DType::kI32);
+      batch.target_count = 2 * 48;
+      run_step(model, optimizer, batch, {.parallel = &parallel});
+      const MemoryStats real = memory_stats(kCpu);
+      std::string sizes;
+      for (const Role role : {Role::kParameters, Role::kGradients, Role::kOptimizer}) {
+        sizes += fmt::format("{} ", used_by(real, role));
+      }
+      return sizes;
+    });
+    std::string planned;
+    for (const Role role : {Role::kParameters, Role::kGradients, Role::kOptimizer}) {
+      planned += fmt::format("{} ", used_by(plan.memory, role));
+    }
+    EXPECT_EQ(ranks, std::vector<std::string>(world, planned));
+  }
+  // Three quarters of the float32 masters: 4 of the 6 bytes of nearly all parameters.
+  EXPECT_NEAR(static_cast<double>(parameters[1]) / static_cast<double>(parameters[0]), 0.5, 0.01);
+}
+
+TEST(DistPlan, RefusesABatchThatDoesNotDivide) {
+  EXPECT_THROW(make_plan(small_config(), 100, 4), UsageError);
 }
 
 TEST(Plan, AGpuSavesItsOwnKindOfStates) {

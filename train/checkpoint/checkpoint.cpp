@@ -23,14 +23,6 @@ Manifest write_files(const fs::path& path, std::int64_t step, const CheckpointCo
   const auto write_text = [&](const std::string& name, const std::string& text) {
     if (!text.empty()) write(name, [&](OutputFile& file) { file.write(text); });
   };
-  write("model.safetensors", [&](OutputFile& file) {
-    const std::map<std::string, std::string> metadata{{"format", "pt"}};
-    if (contents.streamed_model.empty()) {
-      write_safetensors(file, contents.model, metadata);
-    } else {
-      stream_safetensors(file, contents.streamed_model, metadata);
-    }
-  });
   if (!contents.optimizer.empty()) {
     write(contents.optimizer_file,
           [&](OutputFile& file) { write_safetensors(file, contents.optimizer, {}); });
@@ -39,6 +31,14 @@ Manifest write_files(const fs::path& path, std::int64_t step, const CheckpointCo
   write_text("tokenizer.json", contents.tokenizer_json);
   write_text("trainer.json", contents.trainer.dump(2) + "\n");
   if (contents.peers != nullptr) manifest.files.merge(contents.peers->finish());
+  write("model.safetensors", [&](OutputFile& file) {
+    const std::map<std::string, std::string> metadata{{"format", "pt"}};
+    if (contents.streamed_model.empty()) {
+      write_safetensors(file, contents.model, metadata);
+    } else {
+      stream_safetensors(file, contents.streamed_model, metadata);
+    }
+  });
   return manifest;
 }
 

@@ -29,14 +29,16 @@ class CheckpointPeers {
   virtual ~CheckpointPeers() = default;
   /// The directory is there: they may begin.
   virtual void begin(const std::filesystem::path& directory) = 0;
-  /// Waits for their files and returns the records.
+  /// Waits for their files and returns the records of those that belong to the checkpoint. The
+  /// model is written after that: it may be made of the others.
   virtual std::map<std::string, FileRecord> finish() = 0;
 };
 
 /// What goes into a checkpoint. Nothing is copied; files whose contents are empty are not written.
 struct CheckpointContents {
   std::vector<NamedTensor> model;
-  std::vector<TensorSource> streamed_model;  ///< the same, made one by one; in place of `model`
+  /// The same, made one by one when all else is written; in place of `model`.
+  std::vector<TensorSource> streamed_model;
   std::vector<NamedTensor> optimizer;
   std::string optimizer_file = "optimizer.safetensors";
   std::shared_ptr<CheckpointPeers> peers;  ///< null: there are none

@@ -18,16 +18,22 @@ void add_plan(CLI::App& app) {
   struct Options {
     std::string config;
     std::vector<std::string> overrides;
+    int processes = 1;
   };
   const auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("plan", "Show parameters, FLOPs and memory of a run without starting it");
   command->add_option("config", options->config, "YAML configuration")->required();
   command->add_option("overrides", options->overrides, "key=value pairs");
-  command->footer("Example: carousel plan configs/xlstm_large_400m.yaml micro_batch_size=4");
+  command->add_option("--processes", options->processes, "Processes that train together")
+      ->check(CLI::Range(1, 1 << 20));
+  command->footer(
+      "Example: carousel plan configs/xlstm_large_400m.yaml --processes 2 "
+      "distributed.zero_stage=1");
   command->callback([options] {
     const Config config = load_config(options->config, options->overrides);
-    fmt::print("{}", to_string(make_plan(config, vocabulary(config)), config.steps));
+    fmt::print("{}",
+               to_string(make_plan(config, vocabulary(config), options->processes), config.steps));
   });
 }
 

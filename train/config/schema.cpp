@@ -278,7 +278,7 @@ void add_services(std::vector<Field>& all) {
   using S = SampleConfig;
   using D = DistributedConfig;
   std::vector<Field> fields{
-      Entry("distributed.zero_stage", "1: shard the optimizer's state over the processes; 0: copies",
+      Entry("distributed.zero_stage", "1: shard optimizer state and bf16's f32 masters; 0: copies",
             &Config::distributed, &D::zero_stage).at_least(0).at_most(1),
       Entry("distributed.timeout_s", "longest wait for the other processes, in each collective",
             &Config::distributed, &D::timeout_s).at_least(1).at_most(1 << 20).unit("seconds"),

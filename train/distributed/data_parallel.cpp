@@ -5,16 +5,20 @@
 
 namespace carousel {
 
+std::vector<Bucket> make_buckets(const ParameterSet& parameters, const ParallelOptions& options,
+                                 DType compute, int world_size) {
+  const auto gradient_bytes = static_cast<std::int64_t>(size_of(accumulation_dtype(compute)));
+  return make_buckets(parameters.replicated_begin(), parameters.arena_size(),
+                      options.bucket_bytes / gradient_bytes, world_size);
+}
+
 DataParallel::DataParallel(ParameterSet& parameters, comm::Communicator& communicator,
-                           const ParallelOptions& options)
-    : parameters_(parameters),
-      communicator_(communicator),
-      options_(options),
-      buckets_(make_buckets(
-          parameters.replicated_begin(), parameters.arena_size(),
-          options.bucket_bytes / static_cast<std::int64_t>(size_of(parameters.grad().dtype())),
-          communicator.world_size())),
-      members_(buckets_.size()) {
+                           const ParallelOptions& options, DType compute)
+    : parameters_(parameters), communicator_(communicator), options_(options) {
+  parameters.lay_out(communicator.world_size());
+  buckets_ = make_buckets(parameters, options, compute, communicator.world_size());
+  members_.resize(buckets_.size());
+  parameters.materialise(communicator.device(), compute, owned());
   for (const Parameter& p : parameters.all()) {
     const std::size_t index = buckets_of_.size();
     auto& mine = buckets_of_.emplace_back();
@@ -101,16 +105,6 @@ void DataParallel::sum_of_owned_squares(const Tensor& norm2) {
   }
   sum_fwd(device, {squares, norm2});
   communicator_.all_reduce(norm2, "gradient norm").wait();
-}
-
-void DataParallel::gather_masters() {
-  if (!sharded()) return;
-  for (const Bucket& bucket : buckets_) {
-    if (bucket.replicated) continue;
-    works_.push_back(communicator_.all_gather(bucket.range.of(parameters_.master()), "masters"));
-  }
-  for (const comm::Work& work : works_) work.wait();
-  works_.clear();
 }
 
 }  // namespace carousel

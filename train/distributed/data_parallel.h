@@ -12,20 +12,25 @@
 namespace carousel {
 
 struct ParallelOptions {
-  /// 1: each rank keeps the optimizer state of its part of the weights alone (ZeRO, Rajbhandari et
-  /// al. 2020, arXiv:1910.02054).
+  /// 1: each rank keeps the optimizer state of its part of the weights alone, and in bf16 runs the
+  /// float32 masters of that part (ZeRO, Rajbhandari et al. 2020, arXiv:1910.02054).
   int zero_stage = 0;
   /// Sums over ranks form a fixed tree: see comm::Sum::kTree.
   bool deterministic = false;
   std::int64_t bucket_bytes = std::int64_t{400} << 20;
 };
 
+/// How the arenas of laid-out parameters are cut for `world_size` ranks, with gradients of
+/// `compute`'s accumulation dtype.
+std::vector<Bucket> make_buckets(const ParameterSet& parameters, const ParallelOptions& options,
+                                 DType compute, int world_size);
+
 class DataParallel {
  public:
-  /// The parameters must have been materialised for communicator.world_size() pieces. Both
+  /// Materialises the parameters on the communicator's device, laid out for its ranks. Both
   /// arguments must outlive this.
   DataParallel(ParameterSet& parameters, comm::Communicator& communicator,
-               const ParallelOptions& options);
+               const ParallelOptions& options, DType compute);
   ~DataParallel();
   DataParallel(const DataParallel&) = delete;
   DataParallel& operator=(const DataParallel&) = delete;
@@ -42,9 +47,6 @@ class DataParallel {
   void reduce_gradients();
   /// Clips, updates, and brings every rank's weights up to date.
   void update(AdamW& optimizer, std::int64_t step, double lr);
-  /// Completes the masters, of which a sharded rank keeps only its own parts up to date: before a
-  /// checkpoint.
-  void gather_masters();
 
  private:
   bool scatters() const { return sharded() && !options_.deterministic; }

@@ -151,6 +151,20 @@ TEST(Safetensors, ReadsRowsOfATensor) {
   EXPECT_THROW(file.read_rows_into("x", 0, narrow), CheckpointError);
 }
 
+TEST(Safetensors, ReadsARangeOfATensor) {
+  const TempDir dir;
+  const Tensor x = testing::random_normal<float>({5, 3}, 1);
+  write_safetensors(dir / "a", {{"x", x}});
+  const SafetensorsFile file(dir / "a");
+  const Tensor part = Tensor::empty({4}, DType::kF32);
+  file.read_range_into("x", 7, part);
+  EXPECT_EQ(part.to_vector<float>(), x.range(7, {4}).to_vector<float>());
+  file.read_range_into("x", 15, Tensor::empty({0}, DType::kF32));
+  for (const std::int64_t begin : {-1, 12, 16}) {
+    EXPECT_THROW(file.read_range_into("x", begin, part), CheckpointError) << begin;
+  }
+}
+
 TEST(Safetensors, StreamsTensorsThatAreMadeInTurn) {
   const TempDir dir;
   int made = 0;

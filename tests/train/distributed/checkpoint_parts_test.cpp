@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include "layers/xlstm_large.h"
 #include "tests/support/ranks.h"
 #include "tests/support/temp_dir.h"
 #include "tests/train/checkpoint/support.h"
 #include "train/checkpoint/background_save.h"
+#include "train/distributed/data_parallel.h"
+#include "train/weights.h"
 
 namespace carousel {
 namespace {
@@ -17,7 +20,7 @@ using testing::in_threads;
 std::function<void()> saver(comm::Communicator& c, const std::filesystem::path& directory,
                             std::int64_t step, const Tensor& moments) {
   const std::vector<NamedTensor> mine{{fmt::format("exp_avg.{}", c.rank()), moments}};
-  if (c.rank() > 0) return [&c, step, mine] { write_checkpoint_part(c, step, mine); };
+  if (c.rank() > 0) return [&c, step, mine] { write_checkpoint_part(c, step, mine, {}); };
   CheckpointContents contents = testing::marked_contents(static_cast<double>(step));
   contents.optimizer = mine;
   contents.optimizer_file = optimizer_part_name(0, c.world_size());
@@ -53,6 +56,63 @@ TEST(DistCheckpointParts, AreWrittenInThreadsBesideCollectives) {
       EXPECT_EQ(moments,
                 std::vector<float>(1000 + static_cast<std::size_t>(r), static_cast<float>(r)));
     }
+  }
+}
+
+TEST(DistCheckpointParts, TheFirstRankMakesTheWeightsWhole) {
+  const testing::TempDir dir;
+  const XlstmLargeConfig config{
+      .embedding_dim = 32, .num_heads = 2, .num_blocks = 2, .vocab_size = 13};
+  const auto results = in_threads(3, [&](comm::Communicator& c) -> std::string {
+    XlstmLarge model(config);
+    const ParameterSet& parameters = model.parameters();
+    const DataParallel parallel(model.parameters(), c, {.zero_stage = 1, .bucket_bytes = 20000},
+                                DType::kBF16);
+    model.parameters().initialise(7);
+    const auto mine = named_weights(parameters, parameters.master());
+    if (c.rank() > 0) {
+      write_checkpoint_part(c, 0, {{"exp_avg.x", filled({3}, 1)}}, mine);
+      return "";
+    }
+    CheckpointContents contents = testing::marked_contents(0);
+    const auto parts = std::make_shared<CheckpointParts>(c, 0);
+    contents.peers = parts;
+    contents.streamed_model = whole_weights(
+        parameters, mine,
+        [parts]() -> const std::vector<SafetensorsFile>& { return parts->weights(); });
+    save_checkpoint(dir.path(), 0, contents);
+    return "";
+  });
+  EXPECT_EQ(results, std::vector<std::string>(3, ""));
+  XlstmLarge model(config);
+  model.parameters().materialise(kCpu, DType::kF32);
+  model.parameters().initialise(7);
+  const SafetensorsFile saved = Checkpoint::open(dir / checkpoint_name(0)).model();
+  EXPECT_EQ(saved.names().size(), model.parameters().all().size());
+  for (const Parameter& p : model.parameters().all()) {
+    EXPECT_EQ(saved.info(p.spec.name).shape, p.spec.shape);
+    EXPECT_EQ(saved.load(p.spec.name).to_vector<float>(), p.master.to_vector<float>());
+  }
+  for (const std::string& name : testing::entries(dir / checkpoint_name(0))) {
+    EXPECT_FALSE(name.ends_with(".part")) << name;
+  }
+}
+
+TEST(DistCheckpointParts, AMissingPieceOfTheWeightsIsNamed) {
+  ParameterSet parameters;
+  parameters.add({"w", {4, 2}, init_constant(1)});
+  parameters.materialise(kCpu, DType::kF32);
+  const std::vector<SafetensorsFile> none;
+  const auto sources =
+      whole_weights(parameters, {{"w[0:3]", filled({3}, 1)}, {"w[4:8]", filled({4}, 1)}},
+                    [&]() -> const std::vector<SafetensorsFile>& { return none; });
+  try {
+    sources[0].make();
+    FAIL();
+  } catch (const CheckpointError& e) {
+    EXPECT_NE(std::string(e.what()).find("w: the pieces do not cover its 8 elements once"),
+              std::string::npos)
+        << e.what();
   }
 }
 

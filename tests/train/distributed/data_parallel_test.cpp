@@ -15,6 +15,8 @@ namespace {
 using testing::in_threads;
 
 constexpr std::int64_t kVocab = 13;
+const XlstmLargeConfig kModel{
+    .embedding_dim = 32, .num_heads = 2, .num_blocks = 2, .vocab_size = kVocab};
 
 Batch batch_of(int step, std::int64_t begin, std::int64_t end) {
   const auto seed = static_cast<std::uint64_t>(2 * step);
@@ -25,14 +27,20 @@ Batch batch_of(int step, std::int64_t begin, std::int64_t end) {
   return batch;
 }
 
-// The weights after a few steps, as bytes.
+struct Mode {
+  DType precision = DType::kF32;
+  bool recompute = false;
+};
+
+std::string bytes_of(const Tensor& t) { return {static_cast<const char*>(t.raw()), t.bytes()}; }
+
+// The weights in use after a few steps, as bytes.
 std::string train(comm::Communicator& communicator, const ParallelOptions& parallel_options,
-                  bool recompute) {
+                  const Mode& mode) {
   set_num_threads(1);
-  XlstmLarge model({.embedding_dim = 32, .num_heads = 2, .num_blocks = 2, .vocab_size = kVocab});
-  model.parameters().materialise(kCpu, DType::kF32, communicator.world_size());
+  XlstmLarge model(kModel);
+  DataParallel parallel(model.parameters(), communicator, parallel_options, mode.precision);
   model.parameters().initialise(3);
-  DataParallel parallel(model.parameters(), communicator, parallel_options);
   AdamW optimizer(model.parameters(), {}, parallel.owned());
   const std::int64_t share = 8 / communicator.world_size();
   for (int step = 1; step <= 4; ++step) {
@@ -41,35 +49,90 @@ std::string train(comm::Communicator& communicator, const ParallelOptions& paral
              {.step = step,
               .lr = 0.01,
               .micro_batch_size = 2,
-              .recompute = recompute,
+              .recompute = mode.recompute,
               .deterministic = parallel_options.deterministic,
               .parallel = &parallel});
   }
-  const Tensor& master = model.parameters().master();
-  return {static_cast<const char*>(master.raw()), master.bytes()};
+  std::string weights;
+  for (const Parameter& p : model.parameters().all()) weights += bytes_of(p.variable.value());
+  return weights;
 }
 
 std::vector<std::string> train_in(int world, const ParallelOptions& options,
-                                  bool recompute = false) {
-  return in_threads(world, [&](comm::Communicator& c) { return train(c, options, recompute); });
+                                  const Mode& mode = {}) {
+  return in_threads(world, [&](comm::Communicator& c) { return train(c, options, mode); });
 }
 
 TEST(DistDataParallel, ShardedAndPlainAgreeBitForBit) {
-  // Buckets that cut through parameters.
-  for (const std::int64_t bucket_bytes : {std::int64_t{20000}, std::int64_t{1} << 20}) {
-    const auto plain = train_in(2, {.deterministic = true, .bucket_bytes = bucket_bytes});
-    const auto sharded =
-        train_in(2, {.zero_stage = 1, .deterministic = true, .bucket_bytes = bucket_bytes});
-    EXPECT_GT(plain[0].size(), 1000u) << plain[0];
-    EXPECT_EQ(plain[0], plain[1]);
-    EXPECT_EQ(sharded[0], plain[0]);
-    EXPECT_EQ(sharded[1], plain[0]);
+  for (const DType precision : {DType::kF32, DType::kBF16}) {
+    // Buckets that cut through parameters.
+    for (const std::int64_t bucket_bytes : {std::int64_t{20000}, std::int64_t{1} << 20}) {
+      const ParallelOptions options{.deterministic = true, .bucket_bytes = bucket_bytes};
+      ParallelOptions zero = options;
+      zero.zero_stage = 1;
+      const auto plain = train_in(2, options, {precision});
+      const auto sharded = train_in(2, zero, {precision});
+      EXPECT_GT(plain[0].size(), 1000u) << plain[0];
+      EXPECT_EQ(plain[0], plain[1]);
+      EXPECT_EQ(sharded[0], plain[0]);
+      EXPECT_EQ(sharded[1], plain[0]);
+    }
   }
+}
+
+TEST(DistDataParallel, AShardedRankHoldsItsMastersAlone) {
+  const auto sizes = in_threads(4, [&](comm::Communicator& c) {
+    std::string text;
+    for (const int zero_stage : {0, 1}) {
+      for (const DType precision : {DType::kF32, DType::kBF16}) {
+        XlstmLarge model(kModel);
+        const DataParallel parallel(model.parameters(), c,
+                                    {.zero_stage = zero_stage, .bucket_bytes = 20000}, precision);
+        const AdamW optimizer(model.parameters(), {}, parallel.owned());
+        const std::int64_t sharded = model.parameters().replicated_begin();
+        const std::int64_t replicated = model.parameters().arena_size() - sharded;
+        const std::int64_t part = sharded / 4 + replicated;
+        const auto what = [&](const Tensor& t) {
+          return t.numel() == part ? "part " : t.numel() == sharded + replicated ? "whole " : "? ";
+        };
+        text += what(model.parameters().master());
+        text += what(optimizer.m());
+      }
+    }
+    return text;
+  });
+  EXPECT_EQ(sizes, std::vector<std::string>(4, "whole whole whole whole whole part part part "));
+}
+
+TEST(DistDataParallel, AShardStartsFromTheSameWeights) {
+  // Plain, then sharded: masters where the rank holds them, compute copies everywhere.
+  const auto results = in_threads(2, [&](comm::Communicator& c) -> std::string {
+    XlstmLarge whole(kModel);
+    XlstmLarge part(kModel);
+    const DataParallel plain(whole.parameters(), c, {}, DType::kBF16);
+    const DataParallel sharded(part.parameters(), c, {.zero_stage = 1, .bucket_bytes = 20000},
+                               DType::kBF16);
+    whole.parameters().initialise(5);
+    part.parameters().initialise(5);
+    if (bytes_of(whole.parameters().compute()) != bytes_of(part.parameters().compute())) {
+      return "other weights";
+    }
+    for (const ArenaRange& owned : sharded.owned()) {
+      if (bytes_of(owned.of(whole.parameters().master())) !=
+          bytes_of(part.parameters().master_of(owned))) {
+        return "other masters";
+      }
+    }
+    return part.parameters().master_of({0, part.parameters().arena_size()}).defined() ? "whole"
+                                                                                      : "same";
+  });
+  EXPECT_EQ(results, std::vector<std::string>(2, "same"));
 }
 
 TEST(DistDataParallel, ScatteredGradientsLeaveAllRanksWithTheSameWeights) {
   for (const bool recompute : {false, true}) {
-    const auto weights = train_in(4, {.zero_stage = 1, .bucket_bytes = 20000}, recompute);
+    const auto weights =
+        train_in(4, {.zero_stage = 1, .bucket_bytes = 20000}, {.recompute = recompute});
     EXPECT_GT(weights[0].size(), 1000u) << weights[0];
     for (const std::string& w : weights) EXPECT_EQ(w, weights[0]);
   }

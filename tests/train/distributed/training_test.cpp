@@ -70,29 +70,40 @@ TEST_F(DistTraining, AShardedOptimizerTrainsTheSame) {
 }
 
 TEST_F(DistTraining, TheDeterministicModeGivesTheSameBits) {
-  const std::string mode = "distributed.deterministic=true micro_batch_size=1 ";
-  train(1, "one", mode);
-  train(2, "two", mode);
-  train(4, "four", mode + "distributed.zero_stage=1");
-  EXPECT_GT(weights("one").size(), 1000u);
-  EXPECT_EQ(weights("two"), weights("one"));
-  EXPECT_EQ(weights("four"), weights("one"));
+  for (const std::string precision : {"f32", "bf16"}) {
+    const std::string mode =
+        "distributed.deterministic=true micro_batch_size=1 precision=" + precision;
+    train(1, "one" + precision, mode);
+    train(2, "two" + precision, mode);
+    train(4, "four" + precision, mode + " distributed.zero_stage=1");
+    EXPECT_GT(weights("one" + precision).size(), 1000u);
+    EXPECT_EQ(weights("two" + precision), weights("one" + precision));
+    EXPECT_EQ(weights("four" + precision), weights("one" + precision));
+  }
 }
 
 TEST_F(DistTraining, AnotherNumberOfProcessesResumesTheRun) {
-  const std::string mode = "distributed.deterministic=true micro_batch_size=1 ";
-  train(1, "whole", mode);
-  train(4, "part", mode + "distributed.zero_stage=1 steps=17");
-  train(2, "part", mode + "distributed.zero_stage=1 steps=30");
-  train(1, "part", mode + "steps=41");
-  train(2, "part", mode + "distributed.zero_stage=1");
-  EXPECT_EQ(weights("part"), weights("whole"));
-  EXPECT_EQ(losses("part").back(), losses("whole").back());
+  for (const std::string precision : {"f32", "bf16"}) {
+    const std::string mode =
+        "distributed.deterministic=true micro_batch_size=1 precision=" + precision;
+    const std::string part = "part" + precision;
+    train(1, "whole" + precision, mode);
+    const auto train_some = [&](int world, const char* more) {
+      train(world, part, fmt::format("{} {}", mode, more));
+    };
+    train_some(4, "distributed.zero_stage=1 steps=17");
+    train_some(2, "distributed.zero_stage=1 steps=30");
+    train_some(1, "steps=41");
+    train_some(2, "distributed.zero_stage=1");
+    EXPECT_EQ(weights(part), weights("whole" + precision));
+    EXPECT_EQ(losses(part).back(), losses("whole" + precision).back());
+  }
 }
 
 TEST_F(DistTraining, AsynchronousCheckpointsAreTheSameBits) {
-  // Without a shard, and with one a process.
-  for (const std::string mode : {"distributed.zero_stage=0", "distributed.zero_stage=1"}) {
+  // Without a shard; with one a process, of the moments and then of the masters, too.
+  for (const std::string mode : {"distributed.zero_stage=0", "distributed.zero_stage=1",
+                                 "precision=bf16 distributed.zero_stage=1"}) {
     train(2, mode, mode + " steps=12 checkpoint.every=2");
     train(2, mode + "-async", mode + " steps=12 checkpoint.every=2 checkpoint.async=true");
     for (const std::string step : {"08", "10", "12"}) {
