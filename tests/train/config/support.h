@@ -20,6 +20,13 @@ inline const std::string kMinimal =
     "model: {family: xlstm_large, embedding_dim: 128, num_heads: 4, num_blocks: 2}\n"
     "data: {train: corpus.txt}\n";
 
+/// One of family xlstm.
+inline const std::string kNeurips =
+    "name: neurips\n"
+    "steps: 100\n"
+    "model: {family: xlstm, embedding_dim: 64, num_blocks: 2, slstm_at: [1]}\n"
+    "data: {train: corpus.txt}\n";
+
 inline LoadedConfig load_text(const std::string& yaml,
                               const std::vector<std::string>& overrides = {}) {
   const TempDir dir;
