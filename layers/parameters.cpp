@@ -75,11 +75,22 @@ void ParameterSet::lay_out(int pieces) {
 }
 
 void ParameterSet::materialise(Device device, DType compute, const std::vector<ArenaRange>& owned) {
-  CAROUSEL_CHECK(!materialised(), "materialise() twice");
   if (arena_size_ == 0) lay_out();
-  const DType wide = accumulation_dtype(compute);
   const bool sharded = compute == DType::kBF16 && !owned.empty();
-  master_parts_ = sharded ? owned : std::vector<ArenaRange>{{0, arena_size_}};
+  allocate(device, compute, sharded ? owned : std::vector<ArenaRange>{{0, arena_size_}}, true);
+}
+
+void ParameterSet::materialise_for_inference(Device device, DType compute) {
+  if (arena_size_ == 0) lay_out();
+  const std::int64_t first = compute == DType::kBF16 ? replicated_begin_ : 0;
+  allocate(device, compute, {{first, arena_size_}}, false);
+}
+
+void ParameterSet::allocate(Device device, DType compute, std::vector<ArenaRange> masters,
+                            bool gradients) {
+  CAROUSEL_CHECK(!materialised(), "materialise() twice");
+  const DType wide = accumulation_dtype(compute);
+  master_parts_ = std::move(masters);
   std::int64_t held = 0;
   for (const ArenaRange& part : master_parts_) held += part.size();
   {
@@ -87,7 +98,7 @@ void ParameterSet::materialise(Device device, DType compute, const std::vector<A
     master_ = Tensor::zeros({held}, wide, device);  // the padding stays zero for ever
     if (compute == DType::kBF16) compute_ = Tensor::zeros({arena_size_}, compute, device);
   }
-  {
+  if (gradients) {
     const RoleScope role(Role::kGradients);
     grad_ = Tensor::zeros({arena_size_}, wide, device);
   }
@@ -96,8 +107,9 @@ void ParameterSet::materialise(Device device, DType compute, const std::vector<A
     if (master.defined()) p.master = master.reshape(p.spec.shape);
     const bool narrow = compute_.defined() && !p.spec.keep_float32;
     CAROUSEL_CHECK(narrow || p.master.defined(), "'{}' is not owned", p.spec.name);
-    p.variable = Variable::leaf(narrow ? compute_.range(p.offset, p.spec.shape) : p.master,
-                                grad_.range(p.offset, p.spec.shape));
+    const Tensor value = narrow ? compute_.range(p.offset, p.spec.shape) : p.master;
+    p.variable =
+        gradients ? Variable::leaf(value, grad_.range(p.offset, p.spec.shape)) : Variable(value);
   }
 }
 

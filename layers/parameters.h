@@ -89,6 +89,9 @@ class ParameterSet {
   /// sorted, disjoint, [replicated_begin(), arena_size()) among them. In other precisions the
   /// masters are the weights in use and always whole.
   void materialise(Device device, DType compute, const std::vector<ArenaRange>& owned = {});
+  /// The same for a model that is only run: no gradients and, in bf16, no masters but those of the
+  /// parameters that stay float32. Values come from a load.
+  void materialise_for_inference(Device device, DType compute);
   /// Fills masters and compute copies from the specs' Init; the same values whatever is owned.
   void initialise(std::uint64_t seed);
   /// Rounds the masters, which must be whole, into the bf16 compute arena; nothing to do in other
@@ -116,10 +119,12 @@ class ParameterSet {
   bool masters_whole() const { return master_.numel() == arena_size_; }
   /// The masters of a range; undefined if this process does not hold all of it.
   Tensor master_of(ArenaRange range) const;
-  const Tensor& grad() const { return grad_; }        ///< (arena_size) f32 (f64)
+  const Tensor& grad() const { return grad_; }        ///< (arena_size) f32 (f64), or undefined
   const Tensor& compute() const { return compute_; }  ///< (arena_size) bf16, or undefined
 
  private:
+  void allocate(Device device, DType compute, std::vector<ArenaRange> masters, bool gradients);
+
   std::deque<Parameter> parameters_;  // stable addresses
   std::int64_t replicated_begin_ = 0;
   std::int64_t arena_size_ = 0;

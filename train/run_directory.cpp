@@ -28,7 +28,7 @@ TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice 
   out.tokenizer = checkpoint_tokenizer(checkpoint);
   out.model = make_model(out.config.model, out.tokenizer->vocab_size());
   allow_tf32 = out.config.tf32;
-  out.model->parameters().materialise(choose_device(device), out.config.precision);
+  out.model->parameters().materialise_for_inference(choose_device(device), out.config.precision);
   load_weights(checkpoint.model(), out.model->parameters());
   out.checkpoint = checkpoint.path();
   out.step = checkpoint.step();

@@ -24,7 +24,8 @@ struct TrainedModel {
 };
 
 /// Loads `path`: a run directory, whose newest good checkpoint is taken, or a checkpoint directory
-/// inside one. Throws CheckpointError if there is none, or if it does not fit its configuration.
+/// inside one. The model has no gradients: it is to be run, not trained. Throws CheckpointError if
+/// there is none, or if it does not fit its configuration.
 TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device);
 
 }  // namespace carousel
