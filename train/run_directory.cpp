@@ -20,7 +20,8 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
   return std::move(*newest);
 }
 
-TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device) {
+TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device,
+                                std::optional<DType> precision) {
   const Checkpoint checkpoint = open_checkpoint(path);
   const auto run = checkpoint.path().parent_path().parent_path();
   TrainedModel out;
@@ -28,7 +29,8 @@ TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice 
   out.tokenizer = checkpoint_tokenizer(checkpoint);
   out.model = make_model(out.config.model, out.tokenizer->vocab_size());
   allow_tf32 = out.config.tf32;
-  out.model->parameters().materialise_for_inference(choose_device(device), out.config.precision);
+  out.model->parameters().materialise_for_inference(choose_device(device),
+                                                    precision.value_or(out.config.precision));
   load_weights(checkpoint.model(), out.model->parameters());
   out.checkpoint = checkpoint.path();
   out.step = checkpoint.step();

@@ -24,8 +24,9 @@ struct TrainedModel {
 };
 
 /// Loads `path`: a run directory, whose newest good checkpoint is taken, or a checkpoint directory
-/// inside one. The model has no gradients: it is to be run, not trained. Throws CheckpointError if
-/// there is none, or if it does not fit its configuration.
-TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device);
+/// inside one. `precision`: another than the run's. The model has no gradients: it is to be run,
+/// not trained. Throws CheckpointError if there is none, or if it does not fit its configuration.
+TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device,
+                                std::optional<DType> precision = {});
 
 }  // namespace carousel

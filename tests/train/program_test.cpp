@@ -1,6 +1,7 @@
 // The program from the outside: exit codes and what it says on stderr.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "tests/support/devices.h"
@@ -45,6 +46,22 @@ TEST_F(ProgramTest, TrainsEvaluatesAndGenerates) {
   expect("generate " + (dir_ / "run") + " --device cpu -p some -n 5 --seed 1", 0, "some");
   expect("eval " + (dir_ / "run") + " --device cpu --data " + text(), 0, "perplexity");
   expect("train " + config(text(), "device: cpu\n"), 0, "is done already");
+}
+
+TEST_F(ProgramTest, AModelRunsInAnotherPrecisionThanItsTrainings) {
+  expect("train " + config(text(), "device: cpu\n"), 0, "step 3/3");
+  const auto loss = [&](const std::string& precision) {
+    const Outcome outcome = run_program(fmt::format("eval '{}' --device cpu --data '{}' --json {}",
+                                                    dir_ / "run", text(), precision));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return nlohmann::json::parse(outcome.out).at("loss").get<double>();
+  };
+  EXPECT_EQ(loss("--precision f32"), loss(""));
+  EXPECT_NE(loss("--precision bf16"), loss(""));
+  EXPECT_NEAR(loss("--precision bf16"), loss(""), 0.02);
+  expect(fmt::format("generate '{}' --device cpu --precision bf16 -p some -n 5", dir_ / "run"), 0,
+         "some");
+  expect(fmt::format("eval '{}' --precision f16", dir_ / "run"), 2, "--precision");
 }
 
 TEST_F(ProgramTest, UsageErrorsExitWithTwo) {

@@ -23,5 +23,7 @@ void add_export(CLI::App& app);
 
 /// The option --device auto|cpu|cuda, shared by the commands that run a model.
 void add_device_option(CLI::App& command, DeviceChoice& device);
+/// The option --precision f32|bf16.
+void add_precision_option(CLI::App& command, std::optional<DType>& precision);
 
 }  // namespace carousel

@@ -16,6 +16,7 @@ struct EvalOptions {
   bool by_position = false;
   bool json = false;
   DeviceChoice device = DeviceChoice::kAuto;
+  std::optional<DType> precision;
 };
 
 Dataset validation_of(const TrainedModel& trained, const EvalOptions& options) {
@@ -49,7 +50,7 @@ nlohmann::json to_json(const EvalResult& result) {
 }
 
 void run_eval(const EvalOptions& options) {
-  const TrainedModel trained = load_trained_model(options.path, options.device);
+  const TrainedModel trained = load_trained_model(options.path, options.device, options.precision);
   const Dataset dataset = validation_of(trained, options);
   const EvalResult result =
       evaluate(*trained.model, *dataset.validation, trained.config.micro_batch_size.value_or(0),
@@ -73,6 +74,14 @@ void add_device_option(CLI::App& command, DeviceChoice& device) {
       ->transform(CLI::CheckedTransformer(names).description(""));
 }
 
+void add_precision_option(CLI::App& command, std::optional<DType>& precision) {
+  const std::map<std::string, DType> names = {{"f32", DType::kF32}, {"bf16", DType::kBF16}};
+  command
+      .add_option("--precision", precision,
+                  "f32, or bf16 with half the memory for weights (default: the run's)")
+      ->transform(CLI::CheckedTransformer(names).description(""));
+}
+
 void add_eval(CLI::App& app) {
   const auto options = std::make_shared<EvalOptions>();
   CLI::App* command = app.add_subcommand("eval", "Evaluate a trained model on held-out data");
@@ -87,6 +96,7 @@ void add_eval(CLI::App& app) {
   command->add_flag("--by-position", options->by_position, "also loss and accuracy by position");
   command->add_flag("--json", options->json, "one JSON object instead of text");
   add_device_option(*command, options->device);
+  add_precision_option(*command, options->precision);
   command->footer("Example: carousel eval runs/quickstart --seq-len 1024 --by-position");
   command->callback([options] { run_eval(*options); });
 }

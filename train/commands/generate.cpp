@@ -16,6 +16,7 @@ struct GenerateOptions {
   std::optional<std::uint64_t> seed;
   SamplingOptions sampling{.temperature = 0.8};
   DeviceChoice device = DeviceChoice::kAuto;
+  std::optional<DType> precision;
 };
 
 void print(const std::string& text) {
@@ -24,7 +25,7 @@ void print(const std::string& text) {
 }
 
 void run_generate(GenerateOptions options) {
-  const TrainedModel trained = load_trained_model(options.path, options.device);
+  const TrainedModel trained = load_trained_model(options.path, options.device, options.precision);
   options.sampling.seed = options.seed.value_or(std::random_device{}());
   const auto prompt = trained.tokenizer->encode(options.prompt, {.name = "--prompt"});
   StreamDecoder decoder(*trained.tokenizer);
@@ -56,6 +57,7 @@ void add_generate(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--seed", options->seed, "the same seed, the same text (default: random)");
   add_device_option(*command, options->device);
+  add_precision_option(*command, options->precision);
   command->footer(
       "Text streams as it is made; memory and time per token do not grow with its length.\n"
       "Example: carousel generate runs/quickstart --prompt \"And God said\" --tokens 500");

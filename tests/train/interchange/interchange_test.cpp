@@ -77,14 +77,10 @@ void expect_weights(const SafetensorsFile& file, const std::vector<NamedTensor>&
 }
 
 // The relative error of an imported model's logits against transformers'.
-double logits_error_of_import(DeviceChoice choice, const std::string& precision = "f32") {
+double logits_error_of_import(DeviceChoice choice, DType precision = DType::kF32) {
   const TempDir dir;
   import_model(testing::golden_path("hf_tiny"), dir / "run", {});
-  const std::string given = "precision: f32";
-  std::string config = testing::read_file(dir / "run/config.yaml");
-  config.replace(config.find(given), given.size(), "precision: " + precision);
-  dir.write("run/config.yaml", config);
-  const TrainedModel trained = load_trained_model(dir / "run", choice);
+  const TrainedModel trained = load_trained_model(dir / "run", choice, precision);
   const SafetensorsFile expected(testing::golden_path("hf_tiny/expected.safetensors"));
   const NoGrad no_grad;
   const Tensor ids = expected.load("ids").to(trained.model->parameters().master().device());
@@ -103,8 +99,8 @@ TEST(CudaReference, AnImportedModelGivesTheLogitsOfTransformers) {
   CAROUSEL_REQUIRE_CUDA();
   EXPECT_LE(logits_error_of_import(DeviceChoice::kUseCuda), 5e-5);
   // In bf16, at most twice what the CPU errs, which rounds at the same places.
-  EXPECT_LE(logits_error_of_import(DeviceChoice::kUseCuda, "bf16"),
-            2.0 * logits_error_of_import(DeviceChoice::kUseCpu, "bf16"));
+  EXPECT_LE(logits_error_of_import(DeviceChoice::kUseCuda, DType::kBF16),
+            2.0 * logits_error_of_import(DeviceChoice::kUseCpu, DType::kBF16));
 }
 
 TEST(InterchangeGolden, ExportingWhatWasImportedGivesTheSameTensors) {
