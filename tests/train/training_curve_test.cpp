@@ -2,13 +2,14 @@
 // update at once.
 //
 // The curve is sensitive: its steps near and past the first loss spikes magnify differences of one
-// float32 rounding some thousandfold, and the official code, run again with another chunk length,
-// leaves its own recorded curve by 1e-4 from about step 28 on, and by 1e-2 later. So the run is
-// repeated with several summation orders; where these agree, the recorded losses must be met within
-// 1e-4, and elsewhere within a small multiple of what rounding alone does to our own runs.
+// float32 rounding some hundred thousandfold, and the official code, run again with another chunk
+// length, leaves its own recorded curve by 1e-4 from about step 28 on, and by 1e-2 later. What can
+// be asked of float32 runs is that they scatter alike around the float64 run: the recorded one and
+// ours, which differ in the order of sums or in the last bit of their initial weights.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "layers/xlstm_large.h"
@@ -43,13 +44,31 @@ AdamWConfig adamw_of(const nlohmann::json& recipe) {
   return config;
 }
 
-// Runs the recipe; the micro-batch size changes the order of sums and nothing else.
-Curve run_recipe(const SafetensorsFile& file, const nlohmann::json& json, std::int64_t micro_batch,
-                 Device device) {
+// Moves every weight to a neighbouring float32 number.
+void disturb(const ParameterSet& parameters, std::uint64_t seed) {
+  for (const Parameter& p : parameters.all()) {
+    auto values = p.master.to_vector<float>();
+    const auto random = to_doubles(testing::random_normal<float>(p.spec.shape, seed++));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = std::nextafter(values[i], random[i] > 0 ? HUGE_VALF : -HUGE_VALF);
+    }
+    Tensor master = p.master;
+    master.copy_(Tensor::from<float>(values, p.spec.shape));
+  }
+}
+
+struct Variant {
+  std::int64_t micro_batch = 4;   // changes the order of sums and nothing else
+  std::uint64_t disturbance = 0;  // seed; 0: none
+};
+
+Curve run_recipe(const SafetensorsFile& file, const nlohmann::json& json, Device device,
+                 DType precision, const Variant& variant) {
   const auto& recipe = json.at("optim");
   XlstmLarge model(testing::golden_xlstm_large_config(json));
-  model.parameters().materialise(device, DType::kF32);
+  model.parameters().materialise(device, precision);
   testing::load_golden_parameters(model, file, "init.");
+  if (variant.disturbance > 0) disturb(model.parameters(), variant.disturbance);
   const AdamWConfig config = adamw_of(recipe);
   AdamW optimizer(model.parameters(), config);
   ScheduleConfig schedule;
@@ -65,43 +84,54 @@ Curve run_recipe(const SafetensorsFile& file, const nlohmann::json& json, std::i
     const double rate = learning_rate(config.lr, schedule, s, steps);
     const double want = lr[static_cast<std::size_t>(s)];
     EXPECT_NEAR(rate, want, 1e-6 * want) << s;
-    const StepOptions options{.step = s + 1, .lr = rate, .micro_batch_size = micro_batch};
+    const StepOptions options{.step = s + 1, .lr = rate, .micro_batch_size = variant.micro_batch};
     curve.loss.push_back(run_step(model, optimizer, batch, options).loss);
   }
   for (const Parameter& p : model.parameters().all()) curve.weights.push_back(to_doubles(p.master));
   return curve;
 }
 
-void expect_official_curve(Device device, double loss_tolerance) {
+// Of two scatters, each estimated from few runs, how much the one may exceed the other.
+constexpr double kScatterRatio = 4.0;
+
+void expect_official_curve(Device device, double tolerance) {
   const SafetensorsFile file(golden_path("training_curve.safetensors"));
   const auto json = nlohmann::json::parse(file.metadata().at("config"));
-  std::vector<Curve> curves;
-  for (const std::int64_t micro_batch : {4, 3, 2, 1}) {
-    curves.push_back(run_recipe(file, json, micro_batch, device));
+  const Curve exact = run_recipe(file, json, kCpu, DType::kF64, {});
+  std::vector<Curve> ours;
+  for (const Variant& variant :
+       {Variant{}, Variant{.micro_batch = 3}, Variant{.micro_batch = 2}, Variant{.micro_batch = 1},
+        Variant{.disturbance = 100}, Variant{.disturbance = 200}, Variant{.disturbance = 300}}) {
+    ours.push_back(run_recipe(file, json, device, DType::kF32, variant));
   }
-  const auto want = to_doubles(file.load("loss"));
-  double spread = 0.0;
-  for (std::size_t s = 0; s < want.size(); ++s) {
-    std::vector<double> losses;
-    for (const Curve& c : curves) losses.push_back(c.loss[s]);
-    const auto [least, most] = std::ranges::minmax(losses);
-    spread = std::max(spread, most - least);
-    EXPECT_NEAR(curves[0].loss[s], want[s], loss_tolerance + 2.0 * spread) << "step " << s;
+  const auto official = to_doubles(file.load("loss"));
+  double theirs_off = 0.0;  // the largest distances so far
+  double ours_off = 0.0;
+  for (std::size_t s = 0; s < official.size(); ++s) {
+    SCOPED_TRACE(s);
+    theirs_off = std::max(theirs_off, std::abs(official[s] - exact.loss[s]));
+    for (const Curve& c : ours) {
+      ours_off = std::max(ours_off, std::abs(c.loss[s] - exact.loss[s]));
+    }
+    EXPECT_LE(theirs_off, tolerance + kScatterRatio * ours_off);
+    EXPECT_LE(ours_off, tolerance + kScatterRatio * theirs_off);
     if (s < 12) {
-      EXPECT_LE(spread, 0.1 * loss_tolerance) << "step " << s;
+      EXPECT_NEAR(ours[0].loss[s], official[s], tolerance);
     }
   }
 
   XlstmLarge names(testing::golden_xlstm_large_config(json));
   std::size_t k = 0;
   for (const Parameter& p : names.parameters().all()) {
+    SCOPED_TRACE(p.spec.name);
     const auto golden = to_doubles(file.load("final." + testing::nxai_name(p.spec.name)));
-    double between = 0.0;
-    for (const Curve& c : curves) {
-      between = std::max(between, relative_error(c.weights[k], curves[0].weights[k]));
+    const double theirs = relative_error(golden, exact.weights[k]);
+    double largest = 0.0;
+    for (const Curve& c : ours) {
+      largest = std::max(largest, relative_error(c.weights[k], exact.weights[k]));
     }
-    EXPECT_LE(relative_error(curves[0].weights[k], golden), std::max(1e-3, 4.0 * between))
-        << p.spec.name;
+    EXPECT_LE(theirs, std::max(1e-3, kScatterRatio * largest));
+    EXPECT_LE(largest, std::max(1e-3, kScatterRatio * theirs));
     ++k;
   }
 }
