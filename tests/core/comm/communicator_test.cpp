@@ -229,6 +229,33 @@ TEST(DistGloo, AKilledRankIsNamed) {
   }
 }
 
+// Although its process, and with it its connections, stay for a while.
+TEST(DistGloo, AnAbortEndsTheOthers) {
+  const auto results = in_processes(3, [](Communicator& c) -> std::string {
+    const auto begin = Clock::now();
+    const Tensor t = Tensor::zeros({8}, DType::kF32);
+    c.all_reduce(t, "first").wait();
+    if (c.rank() == 1) {
+      c.abort("the disk is full");
+      std::this_thread::sleep_for(Milliseconds{3000});
+      return "aborted";
+    }
+    try {
+      c.all_reduce(t, "second").wait();
+    } catch (const PeerError& e) {
+      return Clock::now() - begin < Milliseconds{2500} ? e.what() : "late";
+    }
+    return "no error";
+  });
+  EXPECT_EQ(results[1], "aborted");
+  for (const int r : {0, 2}) {
+    const std::string& text = results[static_cast<std::size_t>(r)];
+    EXPECT_NE(text.find("rank 1 stopped: the disk is full; interrupted"), std::string::npos)
+        << text;
+    EXPECT_NE(text.find("all_reduce 'second' (collective 3)"), std::string::npos) << text;
+  }
+}
+
 TEST(DistGloo, AStoppedRankIsNamed) {
   const auto begin = Clock::now();
   const auto results = in_processes(
