@@ -4,11 +4,22 @@
 
 namespace carousel::comm {
 
+namespace {
+
+// A host that is frozen for a while is no failure before the collectives' time-out.
+Milliseconds patience(const GroupOptions& options) {
+  return std::max(options.timeout, Milliseconds{10000});
+}
+
+}  // namespace
+
 Communicator::Communicator(const GroupOptions& options, std::unique_ptr<Store> store)
     : options_(options),
       store_(std::move(store)),
       mail_(store_->another()),
-      monitor_(options.rank, options.world_size, *store_) {
+      monitor_(options.rank, options.world_size, *store_, patience(options)) {
+  store_->set_patience(patience(options));
+  mail_->set_patience(patience(options));
   CAROUSEL_CHECK(options.world_size >= 1 && options.rank >= 0 && options.rank < options.world_size,
                  "rank {} of {}", options.rank, options.world_size);
 }

@@ -12,7 +12,7 @@ namespace carousel::comm {
 namespace {
 
 constexpr Milliseconds kBeat{500};
-// Of a silent rank: longer than a heartbeat takes on a busy machine.
+// Of a silent rank or store: longer than a heartbeat takes on a busy machine.
 constexpr Milliseconds kSilence{4 * kBeat};
 constexpr const char* kFailure = "failure";
 
@@ -23,6 +23,11 @@ std::string host_name() {
   return ::gethostname(name, HOST_NAME_MAX) == 0 ? name : "unknown host";
 }
 
+// The store goes, or falls silent, with the rank that serves it.
+std::string store_failure(const Error& e) {
+  return fmt::format("rank 0 died or does not respond ({})", e.what());
+}
+
 struct Beat {
   std::int64_t number = 0;  // of the newest collective
   std::string name;
@@ -30,7 +35,7 @@ struct Beat {
 
 // "count number name".
 Beat parse_beat(const std::string& text) {
-  Beat beat{0, "its start"};
+  Beat beat{0, "the start"};
   const std::size_t space = text.find(' ');
   if (space == std::string::npos) return beat;
   char* end = nullptr;
@@ -41,14 +46,29 @@ Beat parse_beat(const std::string& text) {
 
 }  // namespace
 
-Monitor::Monitor(int rank, int world_size, Store& store)
-    : rank_(rank), world_size_(world_size), store_(store.another()) {}
+Monitor::Monitor(int rank, int world_size, Store& store, Milliseconds patience)
+    : rank_(rank), world_size_(world_size), store_(store.another()), probe_(store.another()) {
+  store_->set_patience(patience);
+  probe_->set_patience(kSilence);
+}
 
 void Monitor::start(std::function<void()> on_failure) {
   on_failure_ = std::move(on_failure);
   store_->set_will(kFailure,
                    fmt::format("rank {} (process {} on {}) died", rank_, ::getpid(), host_name()));
-  thread_ = std::thread([this] { beat(); });
+  ended_ = false;
+  thread_ = std::thread([this] {
+    beat();
+    end_heartbeat();
+  });
+}
+
+void Monitor::end_heartbeat() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
+  changed_.notify_all();
 }
 
 void Monitor::stop() noexcept {
@@ -57,6 +77,10 @@ void Monitor::stop() noexcept {
     stopping_ = true;
   }
   changed_.notify_all();
+  {
+    std::unique_lock lock(mutex_);
+    if (!changed_.wait_for(lock, kSilence, [&] { return ended_; })) probe_->give_up();
+  }
   if (thread_.joinable()) thread_.join();
 }
 
@@ -105,13 +129,13 @@ void Monitor::beat() {
       changed_.wait_for(lock, kBeat, [&] { return stopping_; });
     }
   } catch (const Error& e) {
-    note_failure(e.what());  // the store is gone, and with it the rank that serves it
+    note_failure(store_failure(e));
   }
 }
 
 void Monitor::report(const std::string& reason) noexcept {
   try {
-    store_->set_once(kFailure, fmt::format("rank {} stopped: {}", rank_, reason));
+    probe_->set_once(kFailure, fmt::format("rank {} stopped: {}", rank_, reason));
   } catch (const std::exception&) {
     // Without the store there is nobody to tell.
   }
@@ -130,7 +154,7 @@ std::string Monitor::explain(const Ticket& ticket, const std::string& problem) {
     const auto known = failure(kSilence);
     blame = known ? *known : suspects(before, ticket.number);
   } catch (const Error& e) {
-    blame = e.what();
+    blame = store_failure(e);
   }
   return fmt::format("{} (collective {}) failed: {}; {}", ticket.name, ticket.number, blame,
                      problem);
@@ -139,7 +163,7 @@ std::string Monitor::explain(const Ticket& ticket, const std::string& problem) {
 std::vector<std::string> Monitor::beats() {
   std::vector<std::string> all;
   for (int r = 0; r < world_size_; ++r) {
-    all.push_back(store_->get(beat_key(r), Milliseconds{0}).value_or(""));
+    all.push_back(probe_->get(beat_key(r), Milliseconds{0}).value_or(""));
   }
   return all;
 }
@@ -153,7 +177,8 @@ std::string Monitor::suspects(const std::vector<std::string>& before, std::int64
     const char* separator = text.empty() ? "" : ", ";
     if (r == rank_) continue;
     if (after[at] == before[at]) {
-      text += fmt::format("{}rank {} does not respond", separator, r);
+      text += fmt::format("{}rank {} does not respond, last heard of in {} (collective {})",
+                          separator, r, now.name, now.number);
     } else if (now.number < number) {
       text += fmt::format("{}rank {} hangs after {} (collective {})", separator, r, now.name,
                           now.number);

@@ -25,7 +25,8 @@ class Monitor {
     std::string name;  ///< "all_reduce 'gradients'"
   };
 
-  Monitor(int rank, int world_size, Store& store);
+  /// `patience` is how long a heartbeat may wait for the store.
+  Monitor(int rank, int world_size, Store& store, Milliseconds patience);
   ~Monitor() { stop(); }
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
@@ -57,15 +58,18 @@ class Monitor {
   std::vector<std::string> beats();
   std::string suspects(const std::vector<std::string>& before, std::int64_t number);
   void note_failure(const std::string& failure);
+  void end_heartbeat() noexcept;
 
   int rank_;
   int world_size_;
-  std::unique_ptr<Store> store_;
+  std::unique_ptr<Store> store_;  // of the heartbeat
+  std::unique_ptr<Store> probe_;  // of explain() and report(), which do not wait long
   std::function<void()> on_failure_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;
+  bool ended_ = true;  // the heartbeat has
   Ticket newest_;
   std::optional<std::string> failure_;
   std::thread thread_;

@@ -26,13 +26,16 @@ int milliseconds_until(Clock::time_point deadline) {
   return static_cast<int>(std::clamp<std::int64_t>(left, 0, 1 << 30));
 }
 
-void wait_until_ready(int descriptor, short events, Clock::time_point deadline) {
+void wait_until_ready(int descriptor, short events, Clock::time_point deadline,
+                      const std::atomic<bool>* given_up = nullptr) {
+  constexpr int kLook = 100;  // milliseconds
   pollfd entry{descriptor, events, 0};
   for (;;) {
-    const int ready = ::poll(&entry, 1, milliseconds_until(deadline));
+    const int left = milliseconds_until(deadline);
+    const int ready = ::poll(&entry, 1, given_up != nullptr ? std::min(left, kLook) : left);
     if (ready > 0) return;
-    if (ready == 0) throw PeerError("no answer in time");
-    if (errno != EINTR) throw PeerError("poll: {}", std::strerror(errno));
+    if (ready < 0 && errno != EINTR) throw PeerError("poll: {}", std::strerror(errno));
+    if (left == 0 || (given_up != nullptr && *given_up)) throw PeerError("no answer in time");
   }
 }
 
@@ -97,12 +100,13 @@ void Socket::close() {
   if (descriptor_ >= 0) ::close(release());
 }
 
-void Socket::send(const void* data, std::size_t bytes, Clock::time_point deadline) const {
+void Socket::send(const void* data, std::size_t bytes, Clock::time_point deadline,
+                  const std::atomic<bool>* given_up) const {
   const char* from = static_cast<const char*>(data);
   while (bytes > 0) {
     const ssize_t n = ::send(descriptor_, from, bytes, MSG_NOSIGNAL);
     if (again(n)) {
-      wait_until_ready(descriptor_, POLLOUT, deadline);
+      wait_until_ready(descriptor_, POLLOUT, deadline, given_up);
     } else if (n < 0) {
       throw PeerError("{}", std::strerror(errno));
     } else {
@@ -112,12 +116,13 @@ void Socket::send(const void* data, std::size_t bytes, Clock::time_point deadlin
   }
 }
 
-void Socket::receive(void* data, std::size_t bytes, Clock::time_point deadline) const {
+void Socket::receive(void* data, std::size_t bytes, Clock::time_point deadline,
+                     const std::atomic<bool>* given_up) const {
   char* to = static_cast<char*>(data);
   while (bytes > 0) {
     const ssize_t n = ::recv(descriptor_, to, bytes, 0);
     if (again(n)) {
-      wait_until_ready(descriptor_, POLLIN, deadline);
+      wait_until_ready(descriptor_, POLLIN, deadline, given_up);
     } else if (n < 0) {
       throw PeerError("{}", std::strerror(errno));
     } else if (n == 0) {

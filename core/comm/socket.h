@@ -1,6 +1,7 @@
 // TCP sockets for the store: blocking calls with deadlines, errors as exceptions.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -25,9 +26,11 @@ class Socket {
   void close();
 
   /// Sends or receives exactly `bytes` bytes. Throws PeerError with the system's reason, at the
-  /// deadline, or where the other end closes the connection.
-  void send(const void* data, std::size_t bytes, Clock::time_point deadline) const;
-  void receive(void* data, std::size_t bytes, Clock::time_point deadline) const;
+  /// deadline, where the other end closes the connection, or soon after `given_up` has become true.
+  void send(const void* data, std::size_t bytes, Clock::time_point deadline,
+            const std::atomic<bool>* given_up = nullptr) const;
+  void receive(void* data, std::size_t bytes, Clock::time_point deadline,
+               const std::atomic<bool>* given_up = nullptr) const;
 
   /// Numeric address of this end.
   std::string local_address() const;

@@ -11,9 +11,6 @@
 namespace carousel::comm {
 namespace {
 
-// How much longer than a request's own time-out an answer may take to travel.
-constexpr Milliseconds kGrace{10000};
-
 std::int64_t to_number(std::string_view text) {
   std::int64_t number = 0;
   std::from_chars(text.data(), text.data() + text.size(), number);
@@ -94,6 +91,7 @@ TcpStore::TcpStore(const std::string& host, std::uint16_t port, Milliseconds tim
 
 TcpStore::~TcpStore() {
   try {
+    set_patience(Milliseconds{1000});
     call(static_cast<std::uint8_t>(StoreOperation::kGoodbye), "", "", Milliseconds{0});
   } catch (const PeerError&) {
     // The server is gone already.
@@ -113,21 +111,22 @@ std::optional<std::string> TcpStore::call(std::uint8_t operation, const std::str
   message += full;
   message += value;
   const std::lock_guard lock(mutex_);
-  const auto deadline = Clock::now() + Milliseconds{wait} + kGrace;
+  const auto deadline = Clock::now() + Milliseconds{wait} + patience_.load();
   try {
-    if (!socket_.valid()) throw PeerError("the connection was closed");
-    socket_.send(message.data(), message.size(), deadline);
+    if (!socket_.valid() || *gone_) throw PeerError("the connection was closed");
+    socket_.send(message.data(), message.size(), deadline, gone_.get());
     StoreResponse response;
-    socket_.receive(&response, sizeof response, deadline);
+    socket_.receive(&response, sizeof response, deadline, gone_.get());
     if (response.value_bytes > kMaxValue) {
       throw PeerError("an answer of {} bytes", response.value_bytes);
     }
     std::string answer(response.value_bytes, '\0');
-    socket_.receive(answer.data(), answer.size(), deadline);
+    socket_.receive(answer.data(), answer.size(), deadline, gone_.get());
     if (response.status == static_cast<std::uint32_t>(StoreStatus::kTimeout)) return std::nullopt;
     return answer;
   } catch (const PeerError& e) {
     socket_.close();  // a half-read answer must not be taken for the next one
+    give_up();
     throw PeerError("the store at {}:{} is gone: {}", host_, port_, e.what());
   }
 }
@@ -154,7 +153,9 @@ void TcpStore::set_will(const std::string& key, std::string_view value) {
 }
 
 std::unique_ptr<Store> TcpStore::another() const {
-  return std::make_unique<TcpStore>(host_, port_, timeout_, prefix_);
+  auto store = std::make_unique<TcpStore>(host_, port_, timeout_, prefix_);
+  store->gone_ = gone_;
+  return store;
 }
 
 std::string TcpStore::local_address() const { return socket_.local_address(); }

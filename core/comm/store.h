@@ -36,6 +36,11 @@ class Store {
   virtual void set_will(const std::string& key, std::string_view value) = 0;
   /// An independent handle on the same store, for another thread.
   virtual std::unique_ptr<Store> another() const = 0;
+  /// How much longer than its own time-out a call may take, before the store counts as gone.
+  virtual void set_patience(Milliseconds patience) = 0;
+  /// The store is gone: ends all calls of this handle and of those that come from the same one, and
+  /// lets them fail from now on.
+  virtual void give_up() noexcept = 0;
   /// The numeric address by which this machine reaches the store.
   virtual std::string local_address() const = 0;
 
@@ -53,6 +58,8 @@ class MemoryStore final : public Store {
   std::int64_t add(const std::string& key, std::int64_t delta) override;
   void set_will(const std::string&, std::string_view) override {}  // threads die together
   std::unique_ptr<Store> another() const override;
+  void set_patience(Milliseconds) override {}
+  void give_up() noexcept override {}
   std::string local_address() const override { return "127.0.0.1"; }
 
  private:
@@ -62,7 +69,7 @@ class MemoryStore final : public Store {
 };
 
 /// A client of a StoreServer. Every method but the destructor throws PeerError, which names the
-/// server, when the server cannot be reached any more.
+/// server, when the server cannot be reached any more; after one, all handles fail at once.
 class TcpStore final : public Store {
  public:
   /// Connects within `timeout`. All keys get `prefix` in front, so that several groups, or one
@@ -77,6 +84,8 @@ class TcpStore final : public Store {
   std::int64_t add(const std::string& key, std::int64_t delta) override;
   void set_will(const std::string& key, std::string_view value) override;
   std::unique_ptr<Store> another() const override;
+  void set_patience(Milliseconds patience) override { patience_ = patience; }
+  void give_up() noexcept override { *gone_ = true; }
   std::string local_address() const override;
 
  private:
@@ -87,6 +96,8 @@ class TcpStore final : public Store {
   std::uint16_t port_;
   Milliseconds timeout_;
   std::string prefix_;
+  std::atomic<Milliseconds> patience_{Milliseconds{10000}};
+  std::shared_ptr<std::atomic<bool>> gone_ = std::make_shared<std::atomic<bool>>(false);
   std::mutex mutex_;
   Socket socket_;
 };

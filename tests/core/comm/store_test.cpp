@@ -173,5 +173,37 @@ TEST(DistStore, FailsWhenTheServerGoes) {
   expect_error<PeerError>([&] { store.get("a", kNow); }, {"gone"});
 }
 
+// A server that is there, but answers nothing any more, as on a host that hangs.
+TEST(DistStore, AServerThatFallsSilentIsGoneForAllHandles) {
+  const Socket listener = listen_on(0);
+  std::atomic<bool> over = false;
+  std::thread program([&] {
+    std::vector<Socket> clients;
+    while (!over) {
+      Socket client(::accept(listener.descriptor(), nullptr, nullptr));
+      if (client.valid()) {
+        client.send(kStoreGreeting, sizeof kStoreGreeting, soon());
+        clients.push_back(std::move(client));
+      } else {
+        std::this_thread::sleep_for(Milliseconds{1});
+      }
+    }
+  });
+  TcpStore store("127.0.0.1", port_of(listener), kLong);
+  const auto waiting = store.another();
+  const auto other = store.another();
+  other->set_patience(Milliseconds{100});
+  std::thread waits([&] {
+    expect_error<PeerError>([&] { waiting->get("a", kLong); }, {"is gone: no answer in time"});
+  });
+  const auto begin = Clock::now();
+  expect_error<PeerError>([&] { other->set("a", "b"); }, {"is gone: no answer in time"});
+  waits.join();  // ends with it, although it is patient
+  expect_error<PeerError>([&] { store.get("a", kLong); }, {"is gone"});
+  EXPECT_LT(Clock::now() - begin, kLong);
+  over = true;
+  program.join();
+}
+
 }  // namespace
 }  // namespace carousel::comm
