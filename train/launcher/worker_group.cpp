@@ -154,7 +154,10 @@ void WorkerGroup::end_the_others() {
       if (worker->running()) worker->signal(signal);
     }
   };
-  if (!asked_) signal_all(SIGTERM);
+  if (!asked_) {
+    signal_all(SIGTERM);
+    signal_all(SIGCONT);  // one that was stopped must see it
+  }
   asked_ = true;
   if (!killed_ && Clock::now() - first_failure_ >= options_.patience) {
     signal_all(SIGKILL);

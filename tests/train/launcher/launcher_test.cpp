@@ -11,12 +11,14 @@
 #include <thread>
 
 #include "core/base/error.h"
+#include "tests/support/background_program.h"
 #include "tests/support/temp_dir.h"
 #include "train/launcher/worker_group.h"
 
 namespace carousel {
 namespace {
 
+using testing::alive;
 using testing::read_file;
 using testing::TempDir;
 using Clock = std::chrono::steady_clock;
@@ -67,13 +69,6 @@ void wait_for(const std::string& path) {
   for (int i = 0; i < 500 && read_file(path).empty(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-}
-
-// Whether it runs; its parent may not have collected it yet.
-bool alive(pid_t pid) {
-  const std::string status = read_file("/proc/" + std::to_string(pid) + "/stat");
-  const std::size_t name_end = status.rfind(')');
-  return name_end != std::string::npos && status.substr(name_end, 3) != ") Z";
 }
 
 TEST(LauncherDist, LinesAreWholeAndHaveTheirRank) {
@@ -128,7 +123,7 @@ TEST(LauncherDist, ThoseThatDoNotEndAreKilled) {
     return WorkerStart{.program = "/bin/sh", .command = {"sh", "-c", script}};
   };
   LauncherSignals signals;
-  WorkerGroup group({shell("kill -STOP $$"), shell("sleep 0.1; exit 70")},
+  WorkerGroup group({shell("trap '' TERM; sleep 60"), shell("sleep 0.1; exit 70")},
                     {.first_rank = 4, .patience = std::chrono::milliseconds(1200)});
   std::string told;
   const GroupEnd end =
@@ -136,6 +131,12 @@ TEST(LauncherDist, ThoseThatDoNotEndAreKilled) {
   ASSERT_TRUE(end.failure);
   EXPECT_EQ(end.failure->rank, 5);
   EXPECT_EQ(told, to_string(*end.failure));
+}
+
+TEST(LauncherDist, AStoppedRankIsWokenUpToEnd) {
+  const Launched got = run(workers(2), "[ $RANK = 0 ] && kill -STOP $$; sleep 0.1; exit 70");
+  EXPECT_EQ(got.code, 70);
+  EXPECT_LT(got.seconds, 5.0);  // less than the launcher's patience
 }
 
 TEST(LauncherDist, SignalsArePassedOn) {
