@@ -65,7 +65,8 @@ void add_batch(const LanguageModel& model, const Batch& batch, const Tokenizer* 
 double EvalResult::perplexity() const { return std::exp(loss); }
 
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
-                    const Tokenizer* tokenizer, comm::Communicator* communicator) {
+                    const Tokenizer* tokenizer, comm::Communicator* communicator,
+                    const std::function<void()>& between) {
   const NoGrad no_grad;
   // The ids that `none` prints are no text to count bytes of.
   if (tokenizer != nullptr && tokenizer->kind() == "none") tokenizer = nullptr;
@@ -74,12 +75,13 @@ EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::
   totals.loss.resize(static_cast<std::size_t>(source.seq_len()));
   totals.count.resize(totals.loss.size());
   totals.correct.resize(totals.loss.size());
-  std::int64_t turn = 0;
+  const std::int64_t ranks = communicator != nullptr ? communicator->world_size() : 1;
+  const std::int64_t rank = communicator != nullptr ? communicator->rank() : 0;
+  std::int64_t index = 0;  // of the micro-batch
   for (std::int64_t b = 0; b < source.num_batches(); ++b) {
     for (std::int64_t begin = 0; begin < source.batch_size(); begin += size) {
-      if (communicator != nullptr && turn++ % communicator->world_size() != communicator->rank()) {
-        continue;
-      }
+      if (index % ranks == 0 && between) between();
+      if (index++ % ranks != rank) continue;
       const Batch batch = source.batch(b, begin, std::min(begin + size, source.batch_size()));
       if (batch.target_count > 0) add_batch(model, batch, tokenizer, totals);
     }

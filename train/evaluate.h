@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -31,9 +32,11 @@ struct EvalResult {
 /// Runs the model over all batches of `source`, `micro_batch` sequences at a time (0: a whole
 /// batch). `tokenizer` may be null: then there are no bits per byte. Records nothing;
 /// deterministic. With a `communicator`, ranks take turns at the micro-batches, and all get the
-/// result. Throws DataError if there is nothing to predict.
+/// result. `between`, if given, is called by all ranks together before each of these turns: what it
+/// throws ends the evaluation. Throws DataError if there is nothing to predict.
 EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::int64_t micro_batch,
-                    const Tokenizer* tokenizer, comm::Communicator* communicator = nullptr);
+                    const Tokenizer* tokenizer, comm::Communicator* communicator = nullptr,
+                    const std::function<void()>& between = {});
 
 /// A line for each stretch of positions that has targets, each stretch twice as long as the one
 /// before: their loss and accuracy. So it shows whether a longer context still helps, and where a

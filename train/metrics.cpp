@@ -38,20 +38,26 @@ std::string write_error(const std::filesystem::path& path, const char* remedy) {
   return fmt::format("cannot write '{}': {}; {}", path.string(), std::strerror(errno), remedy);
 }
 
-// Copies the whole lines of `in` with a step of at most `last_step`; true if others were left out.
-bool copy_lines_up_to(std::istream& in, std::int64_t last_step, std::ostream& out) {
-  bool dropped = false;
+struct Kept {
+  bool all = true;
+  bool evaluated = false;  // there is an evaluation of the last step
+};
+
+// Copies the whole lines of `in` with a step of at most `last_step`.
+Kept copy_lines_up_to(std::istream& in, std::int64_t last_step, std::ostream& out) {
+  Kept kept;
   for (std::string line; std::getline(in, line);) {
     const bool whole = !in.eof();  // a newline stands behind it
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (whole && json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
         json["step"].get<std::int64_t>() <= last_step) {
       out << line << '\n';
+      if (json["step"] == last_step && json.contains("val_loss")) kept.evaluated = true;
     } else {
-      dropped = true;
+      kept.all = false;
     }
   }
-  return dropped;
+  return kept;
 }
 
 }  // namespace
@@ -86,11 +92,12 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t resumed
     std::ifstream in(path);
     const std::filesystem::path kept = path.string() + ".kept";
     std::ofstream out(kept);
-    const bool dropped = copy_lines_up_to(in, resumed_step, out);
+    const Kept what = copy_lines_up_to(in, resumed_step, out);
+    evaluated_ = what.evaluated;
     out.close();
     if (in.bad() || !in.is_open() || !out) throw UsageError("{}", write_error(kept, remedy));
     // Renamed whole, so that no moment exists at which lines to keep are lost.
-    if (dropped ? std::rename(kept.c_str(), path.c_str()) : std::remove(kept.c_str())) {
+    if (what.all ? std::remove(kept.c_str()) : std::rename(kept.c_str(), path.c_str())) {
       throw UsageError("{}", write_error(path, remedy));
     }
   }

@@ -55,11 +55,14 @@ class MetricsFile {
   /// its last line may be half written. Being killed in here loses nothing. Throws UsageError if
   /// the file cannot be read or written.
   MetricsFile(const std::filesystem::path& path, std::int64_t resumed_step);
+  /// Whether the existing file told of an evaluation at `resumed_step`.
+  bool evaluated() const { return evaluated_; }
   /// Throws UsageError if the disk is full.
   void write(const nlohmann::json& record);
 
  private:
   std::filesystem::path path_;
+  bool evaluated_ = false;
   std::ofstream file_;
 };
 

@@ -52,6 +52,8 @@ void write_text(const std::filesystem::path& path, const std::string& text) {
   }
 }
 
+bool due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
+
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
@@ -194,6 +196,8 @@ void Trainer::run() {
 }
 
 void Trainer::train() {
+  // The evaluation in which a stop or a crash came; not that of a model nobody has trained.
+  if (step_ > 0 && evaluation_due(step_) && !evaluated_before()) evaluate_now(step_);
   const auto begin = Clock::now();
   const std::int64_t begun_at = step_;
   while (step_ < config_.steps) {
@@ -207,18 +211,24 @@ void Trainer::train() {
     }
     in_flight_.check();
     after_step(step_);
-    if (const int signal = stop_signal(); signal != 0 && step_ < config_.steps) {
-      save_last();
-      throw Preempted(
-          "stopped by the signal '{}' after step {}, which is saved; start again to "
-          "continue",
-          ::strsignal(signal), step_);
-    }
-  }
-  if (step_ > begun_at && dataset_.validation != nullptr && evaluated_step_ != step_) {
-    evaluate_now(step_);
+    if (step_ < config_.steps) stop_if_asked();
   }
   save_last();
+}
+
+// Whether metrics.jsonl has the evaluation of the step that the run is resumed at.
+bool Trainer::evaluated_before() {
+  const bool mine = first() && metrics_->evaluated();
+  return group_ ? communicator()->gather(mine ? "yes" : "", "evaluated")[0] == "yes" : mine;
+}
+
+void Trainer::stop_if_asked() {
+  const int signal = stop_signal();
+  if (signal == 0) return;
+  save_last();
+  throw Preempted(
+      "stopped by the signal '{}' after step {}, which is saved; start again to continue",
+      ::strsignal(signal), step_);
 }
 
 // The signal that asks to stop, the same in all ranks: the largest of those that any has got.
@@ -258,23 +268,29 @@ StepReport Trainer::train_step(std::int64_t step) {
           .memory_bytes = memory_in_use(device_)};
 }
 
+bool Trainer::evaluation_due(std::int64_t step) const {
+  return dataset_.validation != nullptr && (due(config_.eval.every, step) || step == config_.steps);
+}
+
 void Trainer::after_step(std::int64_t step) {
-  const auto due = [&](std::int64_t every) { return every > 0 && step % every == 0; };
-  if (due(config_.eval.every) && dataset_.validation != nullptr) evaluate_now(step);
-  if (due(config_.sample.every) && first()) sample_now(step);
-  if (due(config_.checkpoint.every)) save(step, true);
+  if (evaluation_due(step)) evaluate_now(step);
+  if (due(config_.sample.every, step)) sample_now(step);
+  if (due(config_.checkpoint.every, step)) save(step, true);
 }
 
 void Trainer::evaluate_now(std::int64_t step) {
   const EvalResult result =
       evaluate(*model_, *dataset_.validation, config_.micro_batch_size.value_or(0),
-               dataset_.tokenizer.get(), communicator());
-  evaluated_step_ = step;
+               dataset_.tokenizer.get(), communicator(), [this] { stop_if_asked(); });
   if (first()) metrics_->write(eval_record(step, result));
   log::info("validation at step {}: {}", step, to_string(result));
 }
 
 void Trainer::sample_now(std::int64_t step) {
+  if (!first()) {  // rank 0 writes it
+    for (std::int64_t token = 0; token < config_.sample.tokens; ++token) stop_if_asked();
+    return;
+  }
   StreamDecoder decoder(*dataset_.tokenizer);
   std::string text = config_.sample.prompt;
   const auto prompt = dataset_.tokenizer->encode(config_.sample.prompt, {.name = "sample.prompt"});
@@ -284,6 +300,7 @@ void Trainer::sample_now(std::int64_t step) {
             .seed = static_cast<std::uint64_t>(config_.seed + step)},
            [&](std::int32_t token) {
              text += decoder.push(token);
+             stop_if_asked();
              return true;
            });
   log::info("sample at step {}:\n{}", step, text + decoder.finish());

@@ -32,7 +32,9 @@ class Trainer {
   explicit Trainer(const Config& config);
 
   /// Trains up to config.steps, then evaluates and saves. Throws Preempted, after saving, when
-  /// SIGTERM, SIGUSR1 or SIGINT asks to stop, and NonFiniteError when the loss is not finite.
+  /// SIGTERM, SIGUSR1 or SIGINT asks to stop, also between the micro-batches of an evaluation,
+  /// which the run then begins with when it is resumed, and between the tokens of a sample. Throws
+  /// NonFiniteError when the loss is not finite.
   void run();
 
  private:
@@ -43,7 +45,11 @@ class Trainer {
   void report_start(bool resumed) const;
   void train();
   int stop_signal();
+  /// Of all ranks together: saves and throws Preempted if any has been asked to stop.
+  void stop_if_asked();
   StepReport train_step(std::int64_t step);
+  bool evaluation_due(std::int64_t step) const;
+  bool evaluated_before();
   /// What is due behind a step: evaluation, a sample, a checkpoint.
   void after_step(std::int64_t step);
   void evaluate_now(std::int64_t step);
@@ -78,9 +84,8 @@ class Trainer {
   ProgressLine progress_;
   std::int64_t step_ = 0;         ///< steps done
   std::int64_t saved_step_ = -1;  ///< of the newest checkpoint; -1: none
-  std::int64_t evaluated_step_ = -1;
-  std::int64_t saves_ = 0;    ///< checkpoints begun by this process
-  BackgroundSave in_flight_;  ///< uses what is above: it must end before that does
+  std::int64_t saves_ = 0;        ///< checkpoints begun by this process
+  BackgroundSave in_flight_;      ///< uses what is above: it must end before that does
 };
 
 }  // namespace carousel
