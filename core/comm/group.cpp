@@ -16,6 +16,8 @@ namespace {
 // are about to be done.
 constexpr Milliseconds kShortWait{1000};
 constexpr Milliseconds kLongWait{5000};
+// When a run is started again, the server of the attempt before may still be about to leave.
+constexpr Milliseconds kServerLingers{10000};
 
 std::string this_process() {
   char host[HOST_NAME_MAX + 1] = {};
@@ -154,13 +156,9 @@ Group::Group(const Placement& placement, Device device, const std::string& ident
     server_ = serve(placement);
     placement_.master_port = server_->port();
   }
-  store_ = std::make_unique<TcpStore>(placement_.master_addr, placement_.master_port, join_timeout,
-                                      placement_.prefix);
-  try {
-    meet(*store_, placement_, identity, join_timeout);
-  } catch (const Error&) {
-    leave(kShortWait);  // the others read the verdict first
-    throw;
+  const auto retry_until = Clock::now() + std::min(join_timeout, kServerLingers);
+  while (!try_to_meet(identity, join_timeout, Clock::now() < retry_until)) {
+    std::this_thread::sleep_for(Milliseconds{50});
   }
   const GroupOptions options{.rank = placement_.rank,
                              .world_size = placement_.world_size,
@@ -168,6 +166,22 @@ Group::Group(const Placement& placement, Device device, const std::string& ident
                              .device = device};
   communicator_ = device.type == DeviceType::kCuda ? make_nccl(options, store_->another())
                                                    : make_gloo(options, store_->another());
+}
+
+// False, if `may_retry`, where the store's server went away meanwhile.
+bool Group::try_to_meet(const std::string& identity, Milliseconds timeout, bool may_retry) {
+  try {
+    store_ = std::make_unique<TcpStore>(placement_.master_addr, placement_.master_port, timeout,
+                                        placement_.prefix);
+    meet(*store_, placement_, identity, timeout);
+  } catch (const StoreGone&) {
+    if (!may_retry || server_ != nullptr) throw;
+    return false;
+  } catch (const Error&) {
+    if (store_ != nullptr) leave(kShortWait);  // the others read the verdict first
+    throw;
+  }
+  return true;
 }
 
 Group::~Group() {

@@ -45,6 +45,7 @@ class Group {
   Communicator& communicator() { return *communicator_; }
 
  private:
+  bool try_to_meet(const std::string& identity, Milliseconds timeout, bool may_retry);
   void leave(Milliseconds patience) noexcept;
 
   Placement placement_;

@@ -80,7 +80,7 @@ TcpStore::TcpStore(const std::string& host, std::uint16_t port, Milliseconds tim
     socket_.send(kStoreGreeting, sizeof kStoreGreeting, deadline);
     socket_.receive(reply, sizeof reply, deadline);
   } catch (const PeerError& e) {
-    throw PeerError("the store at {}:{} does not answer: {}; is it another program's port?", host,
+    throw StoreGone("the store at {}:{} does not answer: {}; is it another program's port?", host,
                     port, e.what());
   }
   if (std::memcmp(reply, kStoreGreeting, sizeof reply) != 0) {
@@ -127,7 +127,7 @@ std::optional<std::string> TcpStore::call(std::uint8_t operation, const std::str
   } catch (const PeerError& e) {
     socket_.close();  // a half-read answer must not be taken for the next one
     give_up();
-    throw PeerError("the store at {}:{} is gone: {}", host_, port_, e.what());
+    throw StoreGone("the store at {}:{} is gone: {}", host_, port_, e.what());
   }
 }
 

@@ -13,9 +13,16 @@
 #include <thread>
 #include <vector>
 
+#include "core/base/error.h"
 #include "core/comm/socket.h"
 
 namespace carousel::comm {
+
+/// The store's server cannot be reached any more.
+class StoreGone : public PeerError {
+ public:
+  using PeerError::PeerError;
+};
 
 /// Thread-safe; calls of one Store wait for each other.
 class Store {
@@ -68,12 +75,13 @@ class MemoryStore final : public Store {
   std::shared_ptr<Shared> shared_;
 };
 
-/// A client of a StoreServer. Every method but the destructor throws PeerError, which names the
+/// A client of a StoreServer. Every method but the destructor throws StoreGone, which names the
 /// server, when the server cannot be reached any more; after one, all handles fail at once.
 class TcpStore final : public Store {
  public:
-  /// Connects within `timeout`. All keys get `prefix` in front, so that several groups, or one
-  /// group's attempts, can share a server.
+  /// Connects within `timeout`. Throws StoreGone if there is a server that does not answer. All
+  /// keys get `prefix` in front, so that several groups, or one group's attempts, can share a
+  /// server.
   TcpStore(const std::string& host, std::uint16_t port, Milliseconds timeout,
            std::string prefix = "");
   ~TcpStore() override;

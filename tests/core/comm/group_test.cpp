@@ -122,6 +122,20 @@ TEST(DistGroup, RefusesDifferentWorldSizes) {
   }
 }
 
+// As when a host starts its ranks again while rank 0's host is still about to leave.
+TEST(DistGroup, WaitsForTheServerOfThisAttempt) {
+  const std::uint16_t port = free_port();
+  const Child one = joins({.rank = 1, .world_size = 2, .master_port = port, .prefix = "1/"});
+  {
+    const StoreServer old(port);
+    TcpStore store("127.0.0.1", port, Milliseconds{5000}, "1/");
+    EXPECT_TRUE(store.get("join/1", Milliseconds{5000}));
+  }
+  const Child zero = joins({.rank = 0, .world_size = 2, .master_port = port, .prefix = "1/"});
+  EXPECT_EQ(finish(zero), "met");
+  EXPECT_EQ(finish(one), "met");
+}
+
 TEST(DistGroup, RefusesATakenPort) {
   const std::uint16_t port = free_port();
   const Socket taken = listen_on(port);
