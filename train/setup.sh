@@ -11,7 +11,7 @@ packages=(g++ cmake ninja-build ca-certificates
   libsentencepiece-dev libopenblas-openmp-dev libgloo-dev)
 for option in "$@"; do
   case "$option" in
-    --tests) packages+=(libgtest-dev libbenchmark-dev clang-format-14 clang-tidy-14 python3 git) ;;
+    --tests) packages+=(libgtest-dev libbenchmark-dev clang-format-14 clang-tidy-14 python3 git iproute2) ;;
     --text) packages+=(bible-kjv) ;;
     *) echo "setup.sh: unknown option '$option'" >&2; exit 2 ;;
   esac
