@@ -195,6 +195,9 @@ Socket connect_to(const std::string& host, std::uint16_t port, Clock::time_point
       }
     } catch (const PeerError& e) {
       reason = e.what();
+    } catch (const UsageError&) {
+      // Names of hosts that are about to start may not be known yet, as those of Kubernetes' pods.
+      if (Clock::now() + kPause >= deadline) throw;
     }
     if (Clock::now() + kPause >= deadline) {
       throw PeerError("cannot reach {}:{}: {}", host, port, reason);

@@ -45,8 +45,8 @@ class Socket {
 Socket listen_on(std::uint16_t port);
 /// The port that a socket is bound to.
 std::uint16_t port_of(const Socket& socket);
-/// Connects, trying again until the deadline: the server may not be up yet. Throws PeerError then,
-/// UsageError for a host name that does not exist.
+/// Connects, trying again until the deadline: the server may not be up yet, nor its name known.
+/// Throws PeerError then, or UsageError if the host name does not exist.
 Socket connect_to(const std::string& host, std::uint16_t port, Clock::time_point deadline);
 
 }  // namespace carousel::comm
