@@ -323,6 +323,8 @@ void Trainer::save(std::int64_t step, bool background) {
 void Trainer::save_last() {
   save(step_, false);
   in_flight_.finish("the end of the run");
+  // Launchers may end the other processes when the first has ended.
+  if (group_) communicator()->barrier("last checkpoint");
 }
 
 // What writes this rank's part of the checkpoint, from the weights and moments themselves or from

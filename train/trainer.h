@@ -56,7 +56,7 @@ class Trainer {
   void sample_now(std::int64_t step);
   /// `background`: in a thread, where checkpoint.async asks for it.
   void save(std::int64_t step, bool background);
-  /// Saves where training ends; returns when all checkpoints are on the disk.
+  /// Saves where training ends; returns when all ranks have all checkpoints on the disk.
   void save_last();
   std::function<void()> checkpoint_writer(std::int64_t step, bool from_snapshot);
 
