@@ -34,12 +34,12 @@ bool becomes_true(Condition&& there) {
 
 class BackgroundProgram {
  public:
-  /// Starts `carousel arguments` by the shell, on one thread, with `variables` ("A=b C=d") in its
+  /// Starts `program arguments` by the shell, on one thread, with `variables` ("A=b C=d") in its
   /// environment.
-  explicit BackgroundProgram(const std::string& arguments, const std::string& variables = "") {
-    const std::string command = "exec env OMP_NUM_THREADS=1 " + variables +
-                                " '" CAROUSEL_PROGRAM "' " + arguments + " >'" + output_path() +
-                                "' 2>&1";
+  explicit BackgroundProgram(const std::string& arguments, const std::string& variables = "",
+                             const std::string& program = CAROUSEL_PROGRAM) {
+    const std::string command = "exec env OMP_NUM_THREADS=1 " + variables + " '" + program + "' " +
+                                arguments + " >'" + output_path() + "' 2>&1";
     pid_ = ::fork();
     if (pid_ == 0) {
       ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
