@@ -39,17 +39,19 @@ struct Problem {
 /// One block of one unit: (units, blocks) of these. Logarithms are in base 2.
 struct alignas(16) GateBlock {
   float cumulative[kBlock];  ///< B_t, rounded
-  float input[kBlock];       ///< log Î_t; −inf past the sequence's end
+  float input[kBlock];       ///< log Î_t − remainder_t; −inf past the sequence's end
   int first[kBlock];         ///< the first token of the block that row t sees
   float carry[kBlock];       ///< e^{B_t}; 0 from a reset on: what row t sees of the state before
   float to_state[kBlock];    ///< what the state after the block holds of token t
   float bound[kBlock];       ///< e^{−m_t}: the least denominator
   float decay;               ///< carry of the last token
   float unused[3];
-  float remainder[kBlock];  ///< B_t − cumulative_t, for float32 operands
+  /// B_t − cumulative_t, which makes e^{cumulative_i − cumulative_j + input_j} · e^{remainder_i}
+  /// the weight of j in row i, exact to float32. The kernels that round weights to bf16 leave the
+  /// row's factor out but for the denominator: in extreme gates' rows it cancels to a thousandth of
+  /// its terms, and B rounds at 1e-5.
+  float remainder[kBlock];
 };
-/// What the bf16 kernels read of a GateBlock.
-inline constexpr int kGateBytes = (6 * kBlock + 4) * 4;
 
 /// The backward's factors of one block; zero past the sequence's end.
 struct alignas(16) GradBlock {

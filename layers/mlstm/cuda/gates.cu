@@ -131,8 +131,9 @@ __global__ void __launch_bounds__(32 * kWarps)
     const int t = 2 * lane + e;
     const float cumulative = static_cast<float>(sums[e]);
     g.cumulative[t] = cumulative;
-    g.remainder[t] = static_cast<float>(sums[e] - static_cast<double>(cumulative));
-    g.input[t] = static_cast<float>(log_input[e]);
+    const double remainder = sums[e] - static_cast<double>(cumulative);
+    g.remainder[t] = static_cast<float>(remainder);
+    g.input[t] = static_cast<float>(log_input[e] - remainder);
     g.first[t] = max(resets[e], 0);
     g.carry[t] = resets[e] < 0 ? static_cast<float>(exp2(sums[e])) : 0.0f;
     g.to_state[t] = block_reset <= t ? static_cast<float>(exp2(suffixes[e] + log_input[e])) : 0.0f;

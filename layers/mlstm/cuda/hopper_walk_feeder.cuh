@@ -45,9 +45,9 @@ __device__ void feed(const Walk<L, forward>& walk) {
     const std::int64_t index =
         static_cast<std::int64_t>(walk.unit) * params.p.blocks + walk.block(step);
     std::uint8_t* gates = walk.shared + L::kGatesAt + s * L::kGateStage;
-    load_bytes(gates, params.gates + index, kGateBytes, full);
+    load_bytes(gates, params.gates + index, sizeof(GateBlock), full);
     if constexpr (!forward) {
-      load_bytes(gates + kGateBytes, params.grads + index, sizeof(GradBlock), full);
+      load_bytes(gates + sizeof(GateBlock), params.grads + index, sizeof(GradBlock), full);
     }
   }
 }

@@ -8,6 +8,13 @@
 
 namespace carousel::mlstm::cuda::walk {
 
+// x less its nearest bf16 number, found in integers: the assembler would keep the results of cvt
+// from an earlier rounding, which there are no registers for.
+__device__ __forceinline__ float rounding_error(float x) {
+  const std::uint32_t bits = __float_as_uint(x);
+  return x - __uint_as_float((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
+}
+
 // One 64-row tile of the state: rows are DV, columns DQK, in the accumulators' layout.
 template <int dqk>
 struct StateTile {
@@ -29,6 +36,14 @@ struct StateTile {
     const float* part = x[16 * k / kColumns] + 16 * k % kColumns / 2;
 #pragma unroll
     for (int i = 0; i < 4; ++i) a[i] = pack(part[2 * i], part[2 * i + 1]);
+  }
+  /// What operand() rounds away, rounded. Nothing of operand() is kept for it: it is rarely called.
+  __device__ void rest_operand(int k, std::uint32_t (&a)[4]) const {
+    const float* part = x[16 * k / kColumns] + 16 * k % kColumns / 2;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      a[i] = pack(rounding_error(part[2 * i]), rounding_error(part[2 * i + 1]));
+    }
   }
   /// Adds a (64 × 16) times rows 16k … of a tile of 64 tokens × dqk in panels; asynchronous.
   __device__ void add_product(const std::uint32_t (&a)[4], std::uint32_t panels, int panel_stride,
@@ -106,6 +121,22 @@ __device__ void multiply_rows(float (&h)[32], const StateTile<dqk>& tile, std::u
     }
     wgmma_commit();
   }
+}
+
+// h += what rounding State left out of it.
+template <class L, int dqk>
+__device__ void add_rest(float (&h)[32], const StateTile<dqk>& tile, std::uint32_t rows) {
+  std::uint32_t a[2][4];
+#pragma unroll
+  for (int k = 0; k < dqk / 16; ++k) {
+    if (k >= 2) wgmma_wait<1>();
+    tile.rest_operand(k, a[k % 2]);
+    wgmma_fence();
+    Wgmma<64>::rs<Major::kK>(
+        h, a[k % 2], operand(rows + static_cast<unsigned>(k / 4 * L::kPanel + k % 4 * 32)), true);
+    wgmma_commit();
+  }
+  wgmma_wait<0>();
 }
 
 // valuesᵀ of 64 tokens as A operands: 16 tokens each.
@@ -188,7 +219,11 @@ __device__ void hold(const Walk<L, forward>& walk, int group, int thread) {
       if constexpr (whole) {
         wgmma_wait<0>();  // tells the assembler what the loop guarantees: the state is at rest
         multiply_rows<L, dqk, 2 / tiles>(h, state[m], stage + L::kRows);
+        if (m == 0) barrier_wait(&walk.barriers.scores_full[buffer], (step >> 1) & 1);
         wgmma_wait<0>();
+        if (walk.barriers.two_parts[buffer] != 0) {
+          add_rest<L, dqk>(h, state[m], stage + L::kRows);
+        }
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
 #pragma unroll
@@ -203,7 +238,6 @@ __device__ void hold(const Walk<L, forward>& walk, int group, int thread) {
       ValueTile values(stage + L::kValues + static_cast<unsigned>((first_panel + m) * L::kPanel),
                        warp, lane);
       if constexpr (whole) {
-        if (m == 0) barrier_wait(&walk.barriers.scores_full[buffer], (step >> 1) & 1);
         const std::uint32_t scores = shared_address(walk.scores(buffer));
         wgmma_fence();
 #pragma unroll

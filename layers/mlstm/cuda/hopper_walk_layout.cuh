@@ -46,7 +46,8 @@ struct Layout {
   static constexpr int kColumns = kRows + kPanels * kPanel;
   static constexpr int kValues = kColumns + kPanels * kColumnPanel;
   static constexpr int kStage = kValues + 2 * tiles * kPanel;
-  static constexpr int kGates = kGateBytes + (forward ? 0 : static_cast<int>(sizeof(GradBlock)));
+  static constexpr int kGates =
+      static_cast<int>(sizeof(GateBlock) + (forward ? 0 : sizeof(GradBlock)));
   static constexpr int kGateStage = (kGates + 127) / 128 * 128;
   static constexpr int kScores = kPanel;
   static constexpr int kOut = 2 * 2 * kPanel;  // two panels on their way out a warpgroup
@@ -65,6 +66,7 @@ struct Layout {
 
 struct Barriers {
   std::uint64_t full[4], empty[4], scores_full[2], scores_empty[2];
+  std::uint32_t two_parts[2];  // whether rows need the state in two parts, a byte a scorer warp
 };
 
 // Everything a warpgroup's role needs to find its data.
@@ -85,7 +87,7 @@ struct Walk {
   }
   __device__ const GradBlock& grads(int s) const {
     return *reinterpret_cast<const GradBlock*>(shared + L::kGatesAt + s * L::kGateStage +
-                                               kGateBytes);
+                                               sizeof(GateBlock));
   }
   __device__ std::uint8_t* scores(int buffer) const {
     return shared + L::kScoresAt + buffer * L::kScores;
@@ -95,6 +97,9 @@ struct Walk {
   }
   __device__ float* normaliser(int buffer) const { return inverse(buffer) + kBlock; }
   __device__ float* sign(int buffer) const { return inverse(buffer) + 2 * kBlock; }
+  __device__ std::uint8_t* two_parts(int buffer) const {
+    return reinterpret_cast<std::uint8_t*>(&barriers.two_parts[buffer]);
+  }
   /// Whether this CTA writes the rows' statistics.
   __device__ bool records() const { return forward && slice == 0 && params.normaliser != nullptr; }
   /// Gives stage s back to every CTA that copies into it; called by whole warps.

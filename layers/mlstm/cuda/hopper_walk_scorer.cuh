@@ -7,6 +7,8 @@
 
 namespace carousel::mlstm::cuda::walk {
 
+inline constexpr int kNormalParts = 3;
+
 // n in float32, two neighbouring columns a thread.
 template <class L, int dqk, bool forward>
 struct Normals {
@@ -31,17 +33,22 @@ struct Normals {
       if (column + e < walk.params.p.dqk) to[column + e] = x[e];
     }
   }
-  /// As two bf16 rows, the rounded value and what is left, below the 64 rows of the columns
-  /// operand.
+  /// As three bf16 rows below the 64 rows of the columns operand: the rounded value, what is left,
+  /// rounded, and what is left of that. Together they are the float32 number; two would be 2^-18
+  /// off, which a q·n that cancels to a thousandth of its terms turns into several per mille.
   __device__ void put_rows(std::uint8_t* columns) const {
-    const std::uint32_t high = pack(x[0], x[1]);
-    const float2 rounded = unpack(high);
-    const std::uint32_t low = pack(x[0] - rounded.x, x[1] - rounded.y);
     std::uint8_t* panel = columns + column / kPanelColumns * L::kColumnPanel;
     const int piece = column % kPanelColumns / 8;
     const int within = column % 8 * 2;
-    *reinterpret_cast<std::uint32_t*>(panel + panel_offset(kBlock, piece) + within) = high;
-    *reinterpret_cast<std::uint32_t*>(panel + panel_offset(kBlock + 1, piece) + within) = low;
+    float2 rest = make_float2(x[0], x[1]);
+#pragma unroll
+    for (int part = 0; part < kNormalParts; ++part) {
+      const std::uint32_t rounded = pack(rest.x, rest.y);
+      const float2 taken = unpack(rounded);
+      rest = make_float2(rest.x - taken.x, rest.y - taken.y);
+      *reinterpret_cast<std::uint32_t*>(panel + panel_offset(kBlock + part, piece) + within) =
+          rounded;
+    }
   }
   /// n = decay·n + Σ_t w_t·columns_t.
   __device__ void advance(const std::uint8_t* columns, const GateBlock& gates,
@@ -81,13 +88,51 @@ struct RowWeights {
   }
 };
 
+// Rounding the state to bf16 makes what goes through it wrong by 2^-9 of its terms, and those may
+// cancel. Where a denominator cancels to less than this share of its terms, that error, divided by
+// it, would show beside all other rows' h: the block gets the state in two parts.
+inline constexpr float kCancels = 0x1p-8f;
+// Backward the same row, having been divided by that denominator, outweighs the others in dC.
+inline constexpr float kOutweighs = 0x1p10f;
+
+// Backward: the heaviest row in dC, by its weight s/N.
+struct Heaviest {
+  float in_state;
+
+  /// A given state may hold anything.
+  __device__ explicit Heaviest(bool given) : in_state(given ? 0x1p30f : 0.0f) {}
+  /// Goes one block on; returns whether a row in the state before it outweighs the block's own.
+  __device__ bool advance(const GateBlock& gates, const GradBlock& grads, int lane) {
+    float least = INFINITY;
+    float most = 0.0f;
+#pragma unroll
+    for (int t = lane; t < kBlock; t += 32) {
+      const float weight = grads.weight[t];
+      if (weight > 0.0f) least = fminf(least, weight);  // 0 past the sequence's end
+      most = fmaxf(most, weight * gates.carry[t]);
+    }
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      least = fminf(least, __shfl_xor_sync(kFullWarp, least, offset));
+      most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, offset));
+    }
+    const bool outweighs = in_state > kOutweighs * least;
+    in_state = fmaxf(gates.decay * in_state, most);
+    return outweighs;
+  }
+};
+
 // Forward: the statistics of a row, from the sum of its scores over its four threads and from q·n.
+// `terms` stands for what |q·n| would be if it did not cancel; returns whether the denominator
+// does.
 template <class L>
-__device__ void finish_row(const Walk<L, true>& walk, const GateBlock& g, int buffer, int row,
-                           float sum, float q_n, int lane) {
+__device__ bool finish_row(const Walk<L, true>& walk, const GateBlock& g, int buffer, int row,
+                           float sum, float q_n, float terms, int lane) {
   sum += __shfl_xor_sync(kFullWarp, sum, 1);
   sum += __shfl_xor_sync(kFullWarp, sum, 2);
-  if (lane % 4 != 0) return;
+  if (lane % 4 != 0) return false;
+  constexpr float kLn2 = 0.69314718f;
+  sum = fmaf(sum, kLn2 * g.remainder[row], sum);  // 2^remainder
   const float scale = walk.params.p.scale;
   const float denominator = scale * fmaf(g.carry[row], q_n, sum);
   const float magnitude = fabsf(denominator);
@@ -96,10 +141,12 @@ __device__ void finish_row(const Walk<L, true>& walk, const GateBlock& g, int bu
   walk.inverse(buffer)[row] = scale / normaliser;
   walk.normaliser(buffer)[row] = normaliser;
   walk.sign(buffer)[row] = magnitude > bound ? copysignf(1.0f, denominator) : 0.0f;
+  return normaliser < kCancels * scale * g.carry[row] * terms;
 }
 
 template <class L, int dqk, bool forward>
-__device__ void make_scores(const Walk<L, forward>& walk, int step, int thread) {
+__device__ void make_scores(const Walk<L, forward>& walk, int step, int thread,
+                            [[maybe_unused]] bool outweighed) {
   const int warp = thread / 32;
   const int lane = thread % 32;
   const int s = step % L::kStages;
@@ -147,8 +194,21 @@ __device__ void make_scores(const Walk<L, forward>& walk, int step, int thread) 
                    pairs[1][1]);
   }
   if constexpr (forward) {
-    finish_row(walk, g, buffer, top, sums[0], acc[32] + acc[33], lane);
-    finish_row(walk, g, buffer, top + 8, sums[1], acc[34] + acc[35], lane);
+    // A row's first thread has the products with n's first two parts, the next the third's.
+    const float rest[2] = {__shfl_down_sync(kFullWarp, acc[32], 1),
+                           __shfl_down_sync(kFullWarp, acc[34], 1)};
+    const float q_n[2] = {acc[32] + (acc[33] + rest[0]), acc[34] + (acc[35] + rest[1])};
+    float terms = fmaxf(fabsf(q_n[0]), fabsf(q_n[1]));  // the largest of the warp's rows
+#pragma unroll
+    for (int offset = 4; offset < 32; offset *= 2) {
+      terms = fmaxf(terms, __shfl_xor_sync(kFullWarp, terms, offset));
+    }
+    const bool first = finish_row(walk, g, buffer, top, sums[0], q_n[0], terms, lane);
+    const bool second = finish_row(walk, g, buffer, top + 8, sums[1], q_n[1], terms, lane);
+    const bool cancels = __any_sync(kFullWarp, first || second) != 0;
+    if (lane == 0) walk.two_parts(buffer)[warp] = cancels ? 1 : 0;
+  } else {
+    if (lane == 0) walk.two_parts(buffer)[warp] = outweighed ? 1 : 0;
   }
   fence_async_proxy();
   __syncwarp();
@@ -158,6 +218,7 @@ __device__ void make_scores(const Walk<L, forward>& walk, int step, int thread) 
 template <class L, int dqk, bool forward, bool whole>
 __device__ void score(const Walk<L, forward>& walk, int thread) {
   const WalkParams& params = walk.params;
+  [[maybe_unused]] Heaviest heaviest(params.c_first != nullptr);
   Normals<L, dqk, forward> n(walk, thread);
   for (int step = 0; step < walk.steps; ++step) {
     const int s = step % L::kStages;
@@ -170,7 +231,13 @@ __device__ void score(const Walk<L, forward>& walk, int thread) {
       named_barrier<128>(3);
     }
     barrier_wait(&walk.barriers.full[s], (step / L::kStages) & 1);
-    if constexpr (whole) make_scores<L, dqk, forward>(walk, step, thread);
+    if constexpr (whole) {
+      bool outweighed = false;
+      if constexpr (!forward) {
+        outweighed = heaviest.advance(walk.gates(s), walk.grads(s), thread % 32);
+      }
+      make_scores<L, dqk, forward>(walk, step, thread, outweighed);
+    }
     if (n.active()) {
       n.advance(walk.stage(s) + L::kColumns, walk.gates(s), forward ? nullptr : &walk.grads(s));
     }

@@ -43,8 +43,7 @@ struct TokenWeights {
     if (!same_block) return queries.carry[i] * between * keys.to_state[j];
     if (j > i || j < queries.first[i]) return 0.0f;
     const float high = queries.cumulative[i] - keys.cumulative[j];
-    const float low = queries.remainder[i] - keys.remainder[j];
-    return exponential((high + low) + keys.input[j], T());
+    return exponential((high + queries.remainder[i]) + keys.input[j], T());
   }
 };
 
