@@ -101,7 +101,7 @@ void check(const Case& c) {
   bwd.db = Tensor::zeros(got.db.shape(), DType::kF64, kCpu);
   wanted.insert(wanted.end(), {bwd.dr, bwd.db});
   slstm::cell_bwd(kCpu, bwd);
-  std::printf("| %s, %s |", c.name().c_str(), name_of(c.inputs));
+  std::printf("| %s |", accuracy_name(c).c_str());
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     std::printf(" %.1e |", testing::relative_error(outputs[i], wanted[i]));
   }
@@ -136,7 +136,7 @@ void slstm_accuracy(std::string_view filter) {
     for (const Inputs inputs : kAllInputs) {
       Case c = shape;
       c.inputs = inputs;
-      if (c.name().find(filter) != std::string::npos) check(c);
+      if (accuracy_name(c).find(filter) != std::string::npos) check(c);
     }
   }
 }

@@ -39,12 +39,17 @@ void mlstm_parts(const Clock& clock);
 void mlstm_accuracy(std::string_view filter);
 void slstm_accuracy(std::string_view filter);
 
-/// What inputs a case of the accuracy tables has.
+/// What inputs a case of the accuracy tables has; part of the case's name.
 enum class Inputs { kRandom, kExtremeGates, kResets };
 inline constexpr Inputs kAllInputs[] = {Inputs::kRandom, Inputs::kExtremeGates, Inputs::kResets};
 inline const char* name_of(Inputs inputs) {
   constexpr const char* kNames[] = {"random", "extreme gates", "resets"};
   return kNames[static_cast<int>(inputs)];
+}
+
+template <class Case>
+std::string accuracy_name(const Case& c) {
+  return c.name() + ", " + name_of(c.inputs);
 }
 
 /// Document starts every 701 tokens, a prime.
