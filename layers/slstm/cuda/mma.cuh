@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "core/cuda/arrivals.cuh"
 #include "core/cuda/device.cuh"
 #include "layers/slstm/cuda/mma_plan.h"
 
@@ -80,7 +81,7 @@ class Exchange {
     bytes_ = static_cast<unsigned>((cluster - 1) * elements * numbers) * 2;
     if (cluster > 1) {
       if (threadIdx.x == 0) {
-        const int writers = (elements + 31) / 32;
+        const int writers = (elements + 31) / 32 * cuda::kWarpArrivals;
         for (unsigned b = 0; b < 2; ++b) {
           asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barriers_ + 8 * b),
                        "r"(writers)
@@ -95,37 +96,46 @@ class Exchange {
     __syncthreads();
   }
 
+  /// What this thread sends of its warp's numbers, kSets of 32 threads' each: eight neighbouring
+  /// ones, in every turn the same.
+  struct Piece {
+    int set, element;
+  };
+  template <int kSets>
+  static __device__ Piece piece() {
+    const int thread = static_cast<int>(threadIdx.x);
+    return {thread % 32 / 4 % kSets, thread / 32 * 32 + thread % 4 * 8};
+  }
+
   /// Called by whole warps, those whose first thread writes, when they have written turn `turn`:
-  /// sends their numbers to all other blocks, kSets of 32 threads' numbers. at(set, element) is
-  /// where an element's number lies here and there; eight neighbouring elements lie together.
-  template <int kSets, class At>
+  /// sends their numbers to all other blocks. This thread's piece lies at `own` here and there.
+  template <int kSets>
   __device__ __forceinline__ void send([[maybe_unused]] int turn,
-                                       [[maybe_unused]] const At& at) const {
+                                       [[maybe_unused]] const bf16* own) const {
 #if __CUDA_ARCH__ >= 900
     if (cluster_ == 1) return;
     __syncwarp();
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int first = static_cast<int>(threadIdx.x) - lane;
     const unsigned barrier = barriers_ + static_cast<unsigned>(turn % 2 * 8);
-    for (int i = lane; i < 4 * kSets * cluster_; i += 32) {
-      const int to = i / (4 * kSets);
-      const int element = first + i % 4 * 8;
-      if (to == rank_ || element >= elements_) continue;
-      const bf16* const own = at(i / 4 % kSets, element);
+    if (piece<kSets>().element < elements_) {
       const uint4 x = *reinterpret_cast<const uint4*>(own);
-      asm volatile(
-          "{\n"
-          ".reg .b32 data, barrier;\n"
-          "mapa.shared::cluster.u32 data, %0, %2;\n"
-          "mapa.shared::cluster.u32 barrier, %1, %2;\n"
-          "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [data],"
-          " {%3, %4, %5, %6}, [barrier];\n"
-          "}\n" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(own))),
-          "r"(barrier), "r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-          : "memory");
+      const unsigned offset = static_cast<unsigned>(__cvta_generic_to_shared(own)) - barrier;
+      for (int to = lane / (4 * kSets); to < cluster_; to += 8 / kSets) {
+        if (to == rank_) continue;
+        asm volatile(
+            "{\n"
+            ".reg .b32 data, barrier;\n"
+            "mapa.shared::cluster.u32 barrier, %0, %2;\n"
+            "add.u32 data, barrier, %1;\n"
+            "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [data],"
+            " {%3, %4, %5, %6}, [barrier];\n"
+            "}\n" ::"r"(barrier),
+            "r"(offset), "r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+            : "memory");
+      }
     }
-    if (lane != 0) return;
-    if (first == 0) {
+    if (lane >= cuda::kWarpArrivals) return;
+    if (threadIdx.x == 0) {
       asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
                    "r"(bytes_)
                    : "memory");

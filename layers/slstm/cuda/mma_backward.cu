@@ -86,6 +86,10 @@ __global__ void __launch_bounds__(kThreads)
   const Exchange exchange(reinterpret_cast<std::uint64_t*>(shared), plan.cluster, rank,
                           plan.elements(), kNumGates);
 
+  const Exchange::Piece piece = Exchange::piece<kNumGates>();
+  const int sent = piece.element / plan.slice * pitch + piece.set * plan.padded + first_dim +
+                   piece.element % plan.slice;
+
   const int steps = static_cast<int>(p.n.time);
   for (int turn = 0; turn < steps; ++turn) {
     bf16* const dgates = buffers + turn % 2 * plan.rows * pitch;
@@ -110,10 +114,7 @@ __global__ void __launch_bounds__(kThreads)
         }
         after = saved.before;
       }
-      exchange.send<kNumGates>(turn, [&](int g, int element) {
-        return dgates + element / plan.slice * pitch + g * plan.padded + first_dim +
-               element % plan.slice;
-      });
+      exchange.send<kNumGates>(turn, dgates + sent);
       if (active) {
 #pragma unroll
         for (int g = 0; g < kNumGates; ++g) p.write_dx(now, g, gradients[g]);

@@ -72,6 +72,9 @@ __global__ void __launch_bounds__(kThreads)
   const Exchange exchange(reinterpret_cast<std::uint64_t*>(shared), plan.cluster, rank,
                           plan.elements(), 1);
 
+  const int piece = Exchange::piece<1>().element;
+  const int sent = piece / plan.slice * pitch + first_dim + piece % plan.slice;
+
   const int steps = static_cast<int>(p.n.time);
   for (int t = 0; t < steps; ++t) {
     bf16* const h_now = h_buffers + t % 2 * plan.rows * pitch;
@@ -123,9 +126,7 @@ __global__ void __launch_bounds__(kThreads)
         h_next[row * pitch + dim] = __float2bfloat16_rn(cell.advance(p, products, 1));
       }
       if (t + 1 < steps) {
-        exchange.send<1>(t, [&](int, int element) {
-          return h_next + element / plan.slice * pitch + first_dim + element % plan.slice;
-        });
+        exchange.send<1>(t, h_next + sent);
       }
       if (active) cell.save(p);
     }
