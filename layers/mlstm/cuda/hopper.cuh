@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "core/cuda/arrivals.cuh"
+
 namespace carousel::mlstm::hopper {
 
 __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
@@ -45,6 +47,23 @@ __device__ __forceinline__ void barrier_arrive_at(std::uint64_t* barrier, unsign
       "}\n" ::"r"(shared_address(barrier)),
       "r"(rank)
       : "memory");
+}
+using carousel::cuda::kWarpArrivals;
+
+/// A warp's arrivals; called by whole warps.
+__device__ __forceinline__ void warp_arrive(std::uint64_t* barrier) {
+  __syncwarp();
+  if (static_cast<int>(threadIdx.x) % 32 < kWarpArrivals) barrier_arrive(barrier);
+}
+/// The same at the barriers of all CTAs of the cluster.
+__device__ __forceinline__ void warp_arrive_everywhere(std::uint64_t* barrier, unsigned cluster) {
+  __syncwarp();
+  if constexpr (kWarpArrivals == 1) {
+    const unsigned lane = threadIdx.x % 32;
+    if (lane < cluster) barrier_arrive_at(barrier, lane);
+  } else {
+    for (unsigned rank = 0; rank < cluster; ++rank) barrier_arrive_at(barrier, rank);
+  }
 }
 /// Waits until the phase of this parity is complete.
 __device__ __forceinline__ void barrier_wait(std::uint64_t* barrier, unsigned parity) {

@@ -11,6 +11,7 @@
 // stage.
 #include <algorithm>
 
+#include "core/cuda/checkers.h"
 #include "core/cuda/launch.h"
 #include "layers/mlstm/cuda/hopper_grads_worker.cuh"
 #include "layers/mlstm/cuda/tensor_map.h"
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (shared_address(shared) % 1024 != 0) __trap();  // the swizzle counts from there
     for (int s = 0; s < L::kStages; ++s) {
       barrier_init(&barriers.full[s], 1);
-      barrier_init(&barriers.empty[s], kWorkerWarps + kSummerWarps);
+      barrier_init(&barriers.empty[s], (kWorkerWarps + kSummerWarps) * kWarpArrivals);
     }
     fence_barrier_init();
   }
@@ -88,9 +89,18 @@ void launch_hopper_grads(const carousel::cuda::Stream& stream, const Problem& p,
   params.n = args.n;
   params.dn = args.dn;
   params.sums = args.sums;
-  if (p.dqk <= 64) return grads::launch_kernel<64>(stream, params);
-  if (p.dqk <= 128) return grads::launch_kernel<128>(stream, params);
-  grads::launch_kernel<256>(stream, params);
+  if (p.dqk <= 64) {
+    grads::launch_kernel<64>(stream, params);
+  } else if (p.dqk <= 128) {
+    grads::launch_kernel<128>(stream, params);
+  } else {
+    grads::launch_kernel<256>(stream, params);
+  }
+  const auto bytes = static_cast<std::size_t>(p.batch) * static_cast<std::size_t>(p.time) *
+                     static_cast<std::size_t>(p.heads) * static_cast<std::size_t>(p.dqk) *
+                     sizeof(__nv_bfloat16);
+  carousel::cuda::mark_written(stream, args.dq, bytes);
+  carousel::cuda::mark_written(stream, args.dk, bytes);
 }
 
 }  // namespace carousel::mlstm::cuda

@@ -108,10 +108,7 @@ struct Role {
   }
   __device__ std::uint8_t* stage() const { return shared + ring.stage * L::kStage; }
   __device__ void wait_full() const { barrier_wait(&barriers.full[ring.stage], ring.parity); }
-  __device__ void release(int stage) const {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(&barriers.empty[stage]);
-  }
+  __device__ void release(int stage) const { warp_arrive(&barriers.empty[stage]); }
 };
 
 template <int dqk>

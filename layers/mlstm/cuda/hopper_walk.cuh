@@ -15,6 +15,7 @@
 #include <array>
 #include <atomic>
 
+#include "core/cuda/checkers.h"
 #include "core/cuda/launch.h"
 #include "layers/mlstm/cuda/hopper_walk_feeder.cuh"
 #include "layers/mlstm/cuda/hopper_walk_holder.cuh"
@@ -49,12 +50,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int s = 0; s < L::kStages; ++s) {
       barrier_init(&barriers.full[s], 1);
-      barrier_init(&barriers.empty[s],
-                   (kHolderWarps + kScorerWarps) * static_cast<unsigned>(params.cluster));
+      barrier_init(&barriers.empty[s], (kHolderWarps + kScorerWarps) * kWarpArrivals *
+                                           static_cast<unsigned>(params.cluster));
     }
     for (int b = 0; b < 2; ++b) {
-      barrier_init(&barriers.scores_full[b], kScorerWarps);
-      barrier_init(&barriers.scores_empty[b], kHolderWarps + (walk.records() ? 1 : 0));
+      barrier_init(&barriers.scores_full[b], kScorerWarps * kWarpArrivals);
+      barrier_init(&barriers.scores_empty[b],
+                   (kHolderWarps + (walk.records() ? 1 : 0)) * kWarpArrivals);
     }
     fence_barrier_init();
   }
@@ -105,9 +107,10 @@ __global__ void __launch_bounds__(kCombineThreads)
   float start = first != nullptr ? first[unit * size + element] : 0.0f;
   for (int segment = 0; segment < segments; ++segment) {
     float& slot = ends[(unit * segments + segment) * size + element];
-    const float end = slot;
+    // Nobody walked to the last segment's end.
+    const float next = segment + 1 < segments ? fmaf(decays[segment], start, slot) : 0.0f;
     slot = start;
-    if (segment + 1 < segments) start = fmaf(decays[segment], start, end);
+    start = next;
   }
 }
 
@@ -219,6 +222,13 @@ void launch_walk(const Stream& stream, const Problem& p, const WalkPlan& plan, c
   params.c_last = args.c_last;
   params.n_last = args.n_last;
   launch_instance<forward>(stream, plan, plan.segments, whole, params);
+  const auto tokens = static_cast<std::size_t>(p.batch) * static_cast<std::size_t>(p.time) *
+                      static_cast<std::size_t>(p.heads);
+  const auto width = static_cast<std::size_t>(p.dv) * sizeof(__nv_bfloat16);
+  const auto rows = static_cast<std::size_t>(p.units()) * static_cast<std::size_t>(p.chunks()) *
+                    static_cast<std::size_t>(p.dqk);
+  carousel::cuda::mark_written(stream, args.out, tokens * width);
+  carousel::cuda::mark_written(stream, args.states, rows * width);
 }
 
 }  // namespace carousel::mlstm::cuda::walk

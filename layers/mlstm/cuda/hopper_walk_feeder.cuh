@@ -67,8 +67,7 @@ __device__ void record(const Walk<L, true>& walk, int lane) {
       params.normaliser[at] = walk.normaliser(buffer)[row];
       params.sign[at] = walk.sign(buffer)[row];
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(&walk.barriers.scores_empty[buffer]);
+    warp_arrive(&walk.barriers.scores_empty[buffer]);
   }
 }
 

@@ -284,7 +284,7 @@ __device__ void hold(const Walk<L, forward>& walk, int group, int thread) {
     }
     wgmma_wait<0>();
     walk.release(s);
-    if (whole && lane == 0) barrier_arrive(&walk.barriers.scores_empty[buffer]);
+    if constexpr (whole) warp_arrive(&walk.barriers.scores_empty[buffer]);
   }
   if (const std::int64_t last = walk.last_state(); params.c_last != nullptr && last >= 0) {
     float* to = params.c_last + last * state_size;

@@ -104,9 +104,7 @@ struct Walk {
   __device__ bool records() const { return forward && slice == 0 && params.normaliser != nullptr; }
   /// Gives stage s back to every CTA that copies into it; called by whole warps.
   __device__ void release(int s) const {
-    __syncwarp();
-    const unsigned lane = threadIdx.x % 32;
-    if (lane < static_cast<unsigned>(params.cluster)) barrier_arrive_at(&barriers.empty[s], lane);
+    warp_arrive_everywhere(&barriers.empty[s], static_cast<unsigned>(params.cluster));
   }
   /// A state is saved at the first block of each chunk in walking order.
   __device__ bool saves(int step) const { return step % kChunkBlocks == 0; }

@@ -211,15 +211,14 @@ __device__ void make_scores(const Walk<L, forward>& walk, int step, int thread,
     if (lane == 0) walk.two_parts(buffer)[warp] = outweighed ? 1 : 0;
   }
   fence_async_proxy();
-  __syncwarp();
-  if (lane == 0) barrier_arrive(&walk.barriers.scores_full[buffer]);
+  warp_arrive(&walk.barriers.scores_full[buffer]);
 }
 
 template <class L, int dqk, bool forward, bool whole>
 __device__ void score(const Walk<L, forward>& walk, int thread) {
   const WalkParams& params = walk.params;
-  [[maybe_unused]] Heaviest heaviest(params.c_first != nullptr);
   Normals<L, dqk, forward> n(walk, thread);
+  [[maybe_unused]] Heaviest heaviest(params.c_first != nullptr);
   for (int step = 0; step < walk.steps; ++step) {
     const int s = step % L::kStages;
     if (params.state_n != nullptr && walk.slice == 0 && walk.saves(step)) {
