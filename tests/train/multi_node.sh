@@ -58,6 +58,7 @@ start() {
   shift 3
   while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
   [ $# -eq 0 ] || shift
+  : >"$work/$host.log" # nobody must read the one before
   # ip replaces itself by the program.
   ip netns exec "$id-$host" "$carousel" run --nnodes 2 --node-rank "$node" --master-addr $master \
     --master-port $port "${options[@]}" train "$work/run.yaml" "output_dir=$work/$run" "$@" \
@@ -156,8 +157,8 @@ taken = socket.create_server(('', $port))
 open('$work/taken', 'w').close()
 time.sleep(60)" &
 until [ -e "$work/taken" ]; do sleep 0.02; done
-start a 0 taken
-start b 1 taken
+start a 0 taken -- distributed.timeout_s=1
+start b 1 taken -- distributed.timeout_s=1
 ends a 2 "\[rank0\]: error: cannot listen on port $port: Address already in use; choose another MASTER_PORT"
 ends b 7 "the store at $master:$port does not answer: .* is it another program's port?"
 
@@ -168,8 +169,8 @@ ends a 2 "error: two processes claim rank 0 of 2, the second is process "
 ends b 2 "error: two processes claim rank 0 of 2, the second is process "
 
 fresh "nobody is node 0"
-start a 1 nobody
-start b 1 nobody
+start a 1 nobody -- distributed.timeout_s=1
+start b 1 nobody -- distributed.timeout_s=1
 ends a 7 "cannot reach $master:$port: Connection refused"
 ends b 7 "cannot reach $master:$port: Connection refused"
 
