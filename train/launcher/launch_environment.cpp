@@ -1,7 +1,10 @@
 #include "train/launcher/launch_environment.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
@@ -112,11 +115,10 @@ int tasks_on_node(std::string_view text, int node) {
 }
 
 // Between the ports that servers use by default and those that the system gives out.
-int port_of_job(const Variables& variables) {
-  constexpr int kFirst = 15000;
-  constexpr int kCount = 15000;
-  const int job = variables.number("SLURM_JOB_ID", 0, 2147483647);
-  return kFirst + job % kCount;
+int port_of_job(std::uint64_t job) {
+  constexpr std::uint64_t kFirst = 15000;
+  constexpr std::uint64_t kCount = 15000;
+  return static_cast<int>(kFirst + job % kCount);
 }
 
 void read_meeting_place(const Variables& variables, LaunchEnvironment& out) {
@@ -134,13 +136,16 @@ void read_meeting_place(const Variables& variables, LaunchEnvironment& out) {
   }
   if (out.master_addr.empty()) throw UsageError("the environment variable MASTER_ADDR is empty");
   if (!variables.has("MASTER_PORT") && variables.has("SLURM_JOB_ID")) {
-    out.master_port = port_of_job(variables);
+    out.master_port =
+        port_of_job(static_cast<std::uint64_t>(variables.number("SLURM_JOB_ID", 0, 2147483647)));
   } else {
     out.master_port = variables.number_or("MASTER_PORT", 1, 65535, out.master_port);
   }
-  // torchrun may keep that port for a store of its own, whose protocol is PyTorch's.
+  // torchrun may keep that port for a store of its own, whose protocol is PyTorch's; the ports
+  // beside it may be taken by its connections.
   if (variables.text("TORCHELASTIC_USE_AGENT_STORE") == "True") {
-    out.master_port += out.master_port < 65535 ? 1 : -1;
+    const std::string job = fmt::format("{} {}", out.run_id, out.master_port);
+    out.master_port = port_of_job(XXH3_64bits(job.data(), job.size()));
   }
 }
 

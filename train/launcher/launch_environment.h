@@ -31,8 +31,8 @@ using EnvironmentLookup = std::function<const char*(const char* name)>;
 /// MPI and Slurm leave it to us where the group meets, unless MASTER_ADDR and MASTER_PORT say so:
 /// on Slurm's first host, or on this one if all processes are here; the port follows from the job's
 /// number, so that two jobs on a host do not collide. Where torchrun serves a store of its own at
-/// MASTER_PORT, the group meets at the port above it. Throws UsageError for values that are missing
-/// or contradict each other.
+/// MASTER_PORT, the group meets at a port that follows from this and the run's id. Throws
+/// UsageError for values that are missing or contradict each other.
 LaunchEnvironment detect_launch_environment(const EnvironmentLookup& lookup = ::getenv);
 
 }  // namespace carousel

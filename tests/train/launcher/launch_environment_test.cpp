@@ -68,7 +68,13 @@ TEST(LaunchEnvironment, ReadsTorchrun) {
   EXPECT_EQ(got.run_id, "job");
   Environment with_store = torchrun();
   with_store["TORCHELASTIC_USE_AGENT_STORE"] = "True";
-  EXPECT_EQ(detect(with_store).master_port, 29502);
+  const int port = detect(with_store).master_port;
+  EXPECT_GE(port, 15000);
+  EXPECT_LT(port, 30000);
+  with_store["RANK"] = "0";
+  EXPECT_EQ(detect(with_store).master_port, port);  // in all processes
+  with_store["TORCHELASTIC_RUN_ID"] = "another";
+  EXPECT_NE(detect(with_store).master_port, port);
 }
 
 TEST(LaunchEnvironment, ReadsOpenMpi) {
