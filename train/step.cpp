@@ -145,8 +145,9 @@ StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
   }
   model.parameters().zero_grad();
   const double sum = Accumulation(model, batch, targets, options).run();
+  if (options.parallel != nullptr) options.parallel->reduce_gradients();
+  if (options.before_update) options.before_update();
   if (options.parallel != nullptr) {
-    options.parallel->reduce_gradients();
     options.parallel->update(optimizer, options.step, options.lr);
   } else {
     optimizer.update(options.step, options.lr);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "data/batch.h"
 #include "layers/language_model.h"
@@ -20,6 +21,8 @@ struct StepOptions {
   /// Adds the micro-batches' gradients as a fixed tree, so that the weights do not depend on how
   /// many ranks share the batch; costs a copy of the gradients per doubling of the micro-batches.
   bool deterministic = false;
+  /// Called when gradients are queued and weights and moments are about to change.
+  std::function<void()> before_update;
   DataParallel* parallel = nullptr;  ///< null: this process has the whole batch
 };
 

@@ -253,6 +253,10 @@ StepReport Trainer::train_step(std::int64_t step) {
                                       .micro_batch_size = config_.micro_batch_size.value_or(0),
                                       .recompute = config_.recompute,
                                       .deterministic = config_.distributed.deterministic,
+                                      .before_update =
+                                          [this] {
+                                            if (snapshot_) snapshot_->hold_up();
+                                          },
                                       .parallel = parallel_ ? &*parallel_ : nullptr});
   const std::int64_t tokens = batch.tokens.numel() * launch_.world_size;
   return {.step = step,
@@ -313,7 +317,10 @@ void Trainer::save(std::int64_t step, bool background) {
   saved_step_ = step;
   if (background && snapshot_) {
     snapshot_->take();
-    in_flight_.start(step, checkpoint_writer(step, true));
+    in_flight_.start(step, [this, write = checkpoint_writer(step, true)] {
+      snapshot_->wait();
+      write();
+    });
   } else {
     checkpoint_writer(step, false)();
   }

@@ -75,6 +75,7 @@ void register_cuda_kernels() {
   cuda::register_embedding();
   cuda::register_gate_linear();
   cuda::register_headwise();
+  cuda::register_host_copy();
   cuda::register_matmul();
   cuda::register_norm_backward();
   cuda::register_norm_forward();

@@ -33,7 +33,9 @@ Snapshot::Snapshot(std::vector<Tensor> sources) {
 Snapshot::~Snapshot() {
   for (const Pair& pair : pairs_) {
     const Device device = pair.source.device();
-    if (pair.pinned) backend_for(device.type).unpin(device, pair.copy.raw());
+    if (!pair.pinned) continue;
+    if (pair.copying) pair.copying->wait();
+    backend_for(device.type).unpin(device, pair.copy.raw());
   }
 }
 
@@ -41,9 +43,24 @@ void Snapshot::take() {
   for (Pair& pair : pairs_) {
     if (pair.source.device().type == DeviceType::kCpu) {
       copy_on_host(pair.source, pair.copy);
+    } else if (pair.pinned) {
+      start_host_copy(pair.source.device(),
+                      {.from = pair.source, .to = pair.copy, .copy = &pair.copying});
     } else {
       pair.copy.copy_(pair.source);
     }
+  }
+}
+
+void Snapshot::hold_up() {
+  for (const Pair& pair : pairs_) {
+    if (pair.copying) pair.copying->hold_up();
+  }
+}
+
+void Snapshot::wait() {
+  for (const Pair& pair : pairs_) {
+    if (pair.copying) pair.copying->wait();
   }
 }
 

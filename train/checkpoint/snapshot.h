@@ -1,8 +1,10 @@
 // Host copies of tensors that go on changing: what a thread writes while training goes on.
 #pragma once
 
+#include <memory>
 #include <vector>
 
+#include "core/kernels/host_copy.h"
 #include "core/tensor/tensor.h"
 
 namespace carousel {
@@ -16,16 +18,22 @@ class Snapshot {
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
 
-  /// Overwrites the copies with what the sources are once all work queued on their devices is done;
-  /// returns when the sources may change again.
+  /// Overwrites the copies with what the sources are once all work queued on their devices is done.
+  /// On the CPU it returns when that has happened; copies of a GPU's memory may go on.
   void take();
-  /// The copy of a source, as the last take() left it; on the CPU. Throws InternalError for others.
+  /// Before the sources change: what their devices are asked to do from now on begins when the last
+  /// take() has its copies.
+  void hold_up();
+  /// Returns when the last take() has its copies; in any thread.
+  void wait();
+  /// The copy of a source, valid after wait(); on the CPU. Throws InternalError for others.
   const Tensor& of(const Tensor& source) const;
 
  private:
   struct Pair {
     Tensor source, copy;
     bool pinned = false;
+    std::unique_ptr<HostCopy> copying;  ///< of the last take(); null where that has waited
   };
   std::vector<Pair> pairs_;
 };

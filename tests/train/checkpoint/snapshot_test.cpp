@@ -21,9 +21,11 @@ void expect_copies(Device device) {
   Snapshot snapshot({large, small});
   for (const float first : {2.0f, 3.0f}) {
     Tensor(large).copy_(counted(large.numel(), first));
-    snapshot.take();
     const std::vector<float> taken = large.to_vector<float>();
+    snapshot.take();
+    snapshot.hold_up();
     Tensor(large).zero_();
+    snapshot.wait();
     EXPECT_EQ(snapshot.of(large).device(), kCpu);
     EXPECT_EQ(snapshot.of(large).to_vector<float>(), taken);
     EXPECT_EQ(taken[0], first);
