@@ -56,6 +56,7 @@ struct DistributedConfig {
   std::int64_t timeout_s = 300;  ///< seconds, of each collective
   bool deterministic = false;    ///< the same bits for 1, 2, 4, … ranks
   std::int64_t bucket_mb = 400;  ///< MiB of gradients reduced at once
+  bool overlap = false;          ///< reduce while the backward goes on
 };
 
 struct Config {

@@ -285,8 +285,11 @@ void add_services(std::vector<Field>& all) {
       Entry("distributed.deterministic",
             "add gradients as a fixed tree: the same bits on 1, 2, 4, … processes",
             &Config::distributed, &D::deterministic),
-      Entry("distributed.bucket_mb", "gradients that are reduced at once, during the backward",
+      Entry("distributed.bucket_mb", "gradients that are reduced at once",
             &Config::distributed, &D::bucket_mb).at_least(1).at_most(1 << 14).unit("MiB"),
+      Entry("distributed.overlap",
+            "reduce while the backward goes on: for slow networks; it costs GPUs more than NVLink does",
+            &Config::distributed, &D::overlap),
       Entry("checkpoint.every", "between checkpoints; 0: only at the end", &Config::checkpoint,
             &C::every).at_least(0).unit("steps"),
       Entry("checkpoint.keep", "newest checkpoints kept; 0: all", &Config::checkpoint, &C::keep)

@@ -21,16 +21,16 @@ std::vector<Bucket> make_buckets(std::int64_t replicated_begin, std::int64_t are
   return buckets;
 }
 
+ArenaRange owned_piece(const Bucket& bucket, int rank, int world_size) {
+  const std::int64_t piece = bucket.range.size() / world_size;
+  const std::int64_t begin = bucket.range.begin + piece * rank;
+  return {begin, begin + piece};
+}
+
 std::vector<ArenaRange> owned_ranges(const std::vector<Bucket>& buckets, int rank, int world_size) {
   std::vector<ArenaRange> owned;
   for (const Bucket& b : buckets) {
-    if (b.replicated) {
-      owned.push_back(b.range);
-    } else {
-      const std::int64_t piece = b.range.size() / world_size;
-      const std::int64_t begin = b.range.begin + piece * rank;
-      owned.push_back({begin, begin + piece});
-    }
+    owned.push_back(b.replicated ? b.range : owned_piece(b, rank, world_size));
   }
   std::ranges::sort(owned, {}, &ArenaRange::begin);
   return owned;

@@ -21,6 +21,8 @@ struct Bucket {
 std::vector<Bucket> make_buckets(std::int64_t replicated_begin, std::int64_t arena_size,
                                  std::int64_t elements, int world_size);
 
+/// What rank `rank` owns of a sharded bucket.
+ArenaRange owned_piece(const Bucket& bucket, int rank, int world_size);
 /// What rank `rank` owns of each sharded bucket, and the replicated ones, sorted.
 std::vector<ArenaRange> owned_ranges(const std::vector<Bucket>& buckets, int rank, int world_size);
 

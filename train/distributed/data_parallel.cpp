@@ -43,6 +43,7 @@ std::vector<ArenaRange> DataParallel::owned() const {
 }
 
 void DataParallel::overlap_next_backward() {
+  if (!options_.overlap) return;
   missing_ = members_;
   overlapping_ = true;
 }
@@ -63,21 +64,11 @@ void DataParallel::launch_complete(bool all) {
   }
 }
 
-void DataParallel::reduce_gradients() {
-  launch_complete(true);
-  for (const comm::Work& work : works_) work.wait();
-  works_.clear();
-  next_ = 0;
-  overlapping_ = false;
-}
+void DataParallel::reduce_gradients() { launch_complete(true); }
 
 void DataParallel::update(AdamW& optimizer, std::int64_t step, double lr) {
-  if (!sharded()) return optimizer.update(step, lr);
-  if (scatters()) {
-    sum_of_owned_squares(optimizer.norm2());
-  } else {
-    sum_of_squares(parameters_.grad().device(), {parameters_.grad(), optimizer.norm2()});
-  }
+  await_sums(optimizer.norm2());
+  if (!sharded()) return optimizer.apply(step, lr);
   // The owned part i lies in the i-th bucket from below; the replicated one comes last.
   const Tensor& weights =
       parameters_.compute().defined() ? parameters_.compute() : parameters_.master();
@@ -91,20 +82,31 @@ void DataParallel::update(AdamW& optimizer, std::int64_t step, double lr) {
   works_.clear();
 }
 
-void DataParallel::sum_of_owned_squares(const Tensor& norm2) {
+// Waits for the sums and leaves ‖gradient‖₂² in norm2: of a bucket while the next is on its way,
+// but in the deterministic mode of the whole arena at once, as a process that is alone does.
+void DataParallel::await_sums(const Tensor& norm2) {
   const Device device = norm2.device();
-  const auto parts = owned();
+  const Tensor& gradients = parameters_.grad();
   const RoleScope role(Role::kWorkspace);
   const Tensor squares =
-      Tensor::zeros({static_cast<std::int64_t>(parts.size())}, DType::kF64, device);
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const bool replicated = parts[i].begin >= parameters_.replicated_begin();
-    if (replicated && communicator_.rank() != 0) continue;  // counted once
-    sum_of_squares(
-        device, {parts[i].of(parameters_.grad()), squares.range(static_cast<std::int64_t>(i), {})});
+      Tensor::zeros({static_cast<std::int64_t>(buckets_.size())}, DType::kF64, device);
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    works_[b].wait();
+    if (options_.deterministic) continue;
+    const Bucket& bucket = buckets_[b];
+    const bool whole = !scatters() || bucket.replicated;
+    if (scatters() && whole && communicator_.rank() != 0) continue;  // counted once
+    const ArenaRange mine =
+        whole ? bucket.range
+              : owned_piece(bucket, communicator_.rank(), communicator_.world_size());
+    sum_of_squares(device, {mine.of(gradients), squares.range(static_cast<std::int64_t>(b), {})});
   }
+  works_.clear();
+  next_ = 0;
+  overlapping_ = false;
+  if (options_.deterministic) return sum_of_squares(device, {gradients, norm2});
   sum_fwd(device, {squares, norm2});
-  communicator_.all_reduce(norm2, "gradient norm").wait();
+  if (scatters()) communicator_.all_reduce(norm2, "gradient norm").wait();
 }
 
 }  // namespace carousel

@@ -1,5 +1,5 @@
 // Data parallelism: every rank has the whole model and a part of each batch; gradients are summed
-// over ranks in buckets, while the backward that makes them goes on.
+// over ranks in buckets, behind the backward or while it goes on.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,8 @@ struct ParallelOptions {
   int zero_stage = 0;
   /// Sums over ranks form a fixed tree: see comm::Sum::kTree.
   bool deterministic = false;
+  /// Sums begin while the backward goes on; else behind it.
+  bool overlap = false;
   std::int64_t bucket_bytes = std::int64_t{400} << 20;
 };
 
@@ -40,19 +42,20 @@ class DataParallel {
   /// What this rank's optimizer must own.
   std::vector<ArenaRange> owned() const;
 
-  /// The next backward is the last before reduce_gradients(): buckets may leave as they complete.
+  /// The next backward is the last before reduce_gradients(): buckets may leave as they complete,
+  /// which options.overlap asks for.
   void overlap_next_backward();
-  /// Sums the gradients over ranks (sharded: each rank's own parts of them). Asynchronous where the
-  /// device is.
+  /// Begins to sum the gradients over ranks (sharded: each rank's own parts of them).
   void reduce_gradients();
-  /// Clips, updates, and brings every rank's weights up to date.
+  /// Clips by the sums, updates, and brings every rank's weights up to date. Asynchronous where the
+  /// device is.
   void update(AdamW& optimizer, std::int64_t step, double lr);
 
  private:
   bool scatters() const { return sharded() && !options_.deterministic; }
   void completed(std::size_t parameter);
   void launch_complete(bool all);
-  void sum_of_owned_squares(const Tensor& norm2);
+  void await_sums(const Tensor& norm2);
 
   ParameterSet& parameters_;
   comm::Communicator& communicator_;

@@ -50,6 +50,7 @@ Device device_of_process(DeviceChoice choice, const LaunchEnvironment& launch) {
 ParallelOptions parallel_options(const Config& config) {
   return {.zero_stage = static_cast<int>(config.distributed.zero_stage),
           .deterministic = config.distributed.deterministic,
+          .overlap = config.distributed.overlap,
           .bucket_bytes = config.distributed.bucket_mb << 20};
 }
 

@@ -67,9 +67,11 @@ TEST(DistDataParallel, ShardedAndPlainAgreeBitForBit) {
   for (const DType precision : {DType::kF32, DType::kBF16}) {
     // Buckets that cut through parameters.
     for (const std::int64_t bucket_bytes : {std::int64_t{20000}, std::int64_t{1} << 20}) {
-      const ParallelOptions options{.deterministic = true, .bucket_bytes = bucket_bytes};
+      const ParallelOptions options{
+          .deterministic = true, .overlap = true, .bucket_bytes = bucket_bytes};
       ParallelOptions zero = options;
       zero.zero_stage = 1;
+      zero.overlap = false;
       const auto plain = train_in(2, options, {precision});
       const auto sharded = train_in(2, zero, {precision});
       EXPECT_GT(plain[0].size(), 1000u) << plain[0];
@@ -131,10 +133,21 @@ TEST(DistDataParallel, AShardStartsFromTheSameWeights) {
 
 TEST(DistDataParallel, ScatteredGradientsLeaveAllRanksWithTheSameWeights) {
   for (const bool recompute : {false, true}) {
-    const auto weights =
-        train_in(4, {.zero_stage = 1, .bucket_bytes = 20000}, {.recompute = recompute});
+    const auto weights = train_in(4, {.zero_stage = 1, .overlap = true, .bucket_bytes = 20000},
+                                  {.recompute = recompute});
     EXPECT_GT(weights[0].size(), 1000u) << weights[0];
     for (const std::string& w : weights) EXPECT_EQ(w, weights[0]);
+  }
+}
+
+TEST(DistDataParallel, OverlapChangesNoBit) {
+  for (const int zero_stage : {0, 1}) {
+    const auto train_with = [&](bool overlap) {
+      return train_in(2, {.zero_stage = zero_stage, .overlap = overlap, .bucket_bytes = 20000});
+    };
+    const auto weights = train_with(true);
+    EXPECT_GT(weights[0].size(), 1000u) << weights[0];
+    EXPECT_EQ(weights, train_with(false));
   }
 }
 

@@ -54,7 +54,7 @@ class DistTraining : public testing::TinyRun {
 
 TEST_F(DistTraining, LossesDoNotDependOnTheNumberOfProcesses) {
   train(1, "one");
-  train(2, "two", "distributed.bucket_mb=1");
+  train(2, "two", "distributed.bucket_mb=1 distributed.overlap=true");
   train(4, "four");
   expect_close("two", "one");
   expect_close("four", "one");
