@@ -71,15 +71,15 @@ class Accumulation {
         size_(options.micro_batch_size > 0 ? options.micro_batch_size : batch.tokens.dim(0)),
         count_((batch.tokens.dim(0) + size_ - 1) / size_) {}
 
-  /// Leaves the sum in the gradient arena, which must be zero. Returns the loss summed over
-  /// targets.
-  double run() {
+  /// Leaves the sum in the gradient arena, which must be zero. Returns the micro-batches' losses,
+  /// each summed over its targets: nothing here waits for the device.
+  std::vector<Tensor> run() {
     if (options_.deterministic) {
       add_tree(count_);
     } else {
       for (std::int64_t i = 0; i < count_; ++i) add_next();
     }
-    return loss_;
+    return std::move(losses_);
   }
 
  private:
@@ -97,7 +97,7 @@ class Accumulation {
     const bool last = options_.deterministic ? count_ == 1 : next_ == count_;
     if (last && options_.parallel != nullptr) options_.parallel->overlap_next_backward();
     backward(result.sum, weight);
-    loss_ += result.sum.value().item();
+    losses_.push_back(result.sum.value());
   }
 
   // The next n micro-batches, added by halves. With a power of two of ranks, the ranks' sums are
@@ -123,7 +123,7 @@ class Accumulation {
   std::int64_t size_;
   std::int64_t count_;
   std::int64_t next_ = 0;
-  double loss_ = 0.0;
+  std::vector<Tensor> losses_;
 };
 
 // Summed over ranks.
@@ -132,6 +132,31 @@ double over_ranks(double value, const char* label, const StepOptions& options) {
     options.parallel->communicator().sum_on_host({&value, 1}, label);
   }
   return value;
+}
+
+// The sum over micro-batches and ranks; waits for the device.
+double total(const std::vector<Tensor>& losses, const StepOptions& options) {
+  const auto n = static_cast<std::int64_t>(losses.size());
+  comm::Communicator* ranks =
+      options.parallel != nullptr ? &options.parallel->communicator() : nullptr;
+  const RoleScope role(Role::kWorkspace);
+  const Tensor all = Tensor::empty({ranks != nullptr ? ranks->world_size() : 1, n},
+                                   losses[0].dtype(), losses[0].device());
+  const Tensor mine = ranks != nullptr ? all.slice(ranks->rank(), ranks->rank() + 1) : all;
+  for (std::int64_t i = 0; i < n; ++i) {
+    mine.range(i, {}).copy_(losses[static_cast<std::size_t>(i)]);
+  }
+  if (ranks != nullptr) ranks->all_gather(all, "loss").wait();
+  const Tensor wide = Tensor::empty(all.shape(), DType::kF64);
+  cast(kCpu, {all.to(kCpu), wide});
+  double sum = 0.0;
+  const std::vector<double> values = wide.to_vector<double>();
+  for (std::int64_t r = 0; r < all.dim(0); ++r) {
+    double of_rank = 0.0;
+    for (std::int64_t i = 0; i < n; ++i) of_rank += values[static_cast<std::size_t>(r * n + i)];
+    sum += of_rank;
+  }
+  return sum;
 }
 
 }  // namespace
@@ -144,7 +169,7 @@ StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
                     options.step);
   }
   model.parameters().zero_grad();
-  const double sum = Accumulation(model, batch, targets, options).run();
+  const std::vector<Tensor> losses = Accumulation(model, batch, targets, options).run();
   if (options.parallel != nullptr) options.parallel->reduce_gradients();
   if (options.before_update) options.before_update();
   if (options.parallel != nullptr) {
@@ -152,7 +177,7 @@ StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
   } else {
     optimizer.update(options.step, options.lr);
   }
-  const double loss = over_ranks(sum, "loss", options) / targets;
+  const double loss = total(losses, options) / targets;
   const StepResult result{loss, optimizer.gradient_norm()};
   if (options.parallel != nullptr) options.parallel->communicator().check();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
