@@ -42,7 +42,9 @@ std::map<std::string, FileRecord> CheckpointParts::finish() {
     if (has_weights) {
       const std::filesystem::path path = directory_ / weights_part_name(r);
       weights_.emplace_back(path);
-      std::filesystem::remove(path);  // what is mapped lives on
+      std::error_code error;
+      std::filesystem::remove(path, error);  // what is mapped lives on
+      if (error) throw CheckpointError("{}", io_error("delete", path, error.value()));
     }
   }
   return records;

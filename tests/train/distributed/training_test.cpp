@@ -127,7 +127,8 @@ TEST_F(DistTraining, AFailingAsynchronousCheckpointEndsAllProcesses) {
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);  // which the processes inherit
-  for (const std::string mode : {"distributed.zero_stage=0", "distributed.zero_stage=1"}) {
+  for (const std::string mode : {"distributed.zero_stage=0", "distributed.zero_stage=1",
+                                 "precision=bf16 distributed.zero_stage=1"}) {
     const auto some = run_group(2, command(mode, mode + " steps=1000 checkpoint.every=2 "
                                                         "checkpoint.async=true"));
     outcomes.insert(outcomes.end(), some.begin(), some.end());
