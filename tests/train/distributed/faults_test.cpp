@@ -190,23 +190,24 @@ TEST_F(DistFaults, WithoutALauncherTheOthersLeaveWithSeven) {
 }
 
 TEST_F(DistFaults, AStoppedRankIsNamedWithTheCollective) {
-  BackgroundProgram programs[] = {
-      BackgroundProgram(launch(2, "distributed.timeout_s=2")),
-      BackgroundProgram(launch(2, "distributed.timeout_s=2 output_dir=" + (dir_ / "two")))};
-  for (const BackgroundProgram& p : programs) ASSERT_TRUE(p.prints("step 3/")) << p.output();
+  const std::string options = "distributed.timeout_s=2 output_dir=";
+  BackgroundProgram zero(launch(2, options + (dir_ / "zero")));
+  BackgroundProgram one(launch(2, options + (dir_ / "one")));
+  ASSERT_TRUE(zero.prints("step 3/")) << zero.output();
+  ASSERT_TRUE(one.prints("step 3/")) << one.output();
   std::this_thread::sleep_for(std::chrono::milliseconds(600));  // a heartbeat
   const auto begin = Clock::now();
-  for (const int victim : {0, 1}) ::kill(process(programs[victim], victim), SIGSTOP);
-  for (const int victim : {0, 1}) {
-    BackgroundProgram& program = programs[victim];
+  ::kill(process(zero, 0), SIGSTOP);
+  ::kill(process(one, 1), SIGSTOP);
+  const auto expect_named = [](BackgroundProgram& program, int witness, const std::string& blame) {
     EXPECT_EQ(program.wait(), 7);
-    expect_in(fmt::format("error: rank {} (pid ", 1 - victim), program.output());
-    expect_in(victim == 1 ? "failed: rank 1 does not respond, last heard of in "
-                          : "failed: rank 0 died or does not respond (",
-              program.output());
-    expect_in("(collective ", program.output());
-    expect_in("Timed out waiting 2000ms", program.output());
-  }
+    for (const std::string& part : {fmt::format("error: rank {} (pid ", witness), blame,
+                                    std::string("(collective "), std::string("waiting 2000ms")}) {
+      expect_in(part, program.output());
+    }
+  };
+  expect_named(zero, 1, "failed: rank 0 died or does not respond (");
+  expect_named(one, 0, "failed: rank 1 does not respond, last heard of in ");
   EXPECT_LT(seconds_since(begin), 12.0);
 }
 
