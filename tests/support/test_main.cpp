@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/base/log.h"
 #include "core/kernels/register.h"
 #include "core/tensor/allocator.h"
 #include "layers/register.h"
@@ -15,6 +16,7 @@ extern "C" const char* __asan_default_options() { return "allocator_may_return_n
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  carousel::log::default_logger();  // made before there are threads, as in the program
   carousel::register_cpu_kernels();
   carousel::register_cuda_kernels();
   carousel::register_layer_cpu_kernels();
