@@ -106,6 +106,21 @@ void claim_rank(Store& store, const Placement& place) {
   throw RankTaken("{}", problem);
 }
 
+// Throws if another process of the group is on this one's GPU. NCCL would refuse them too, but not
+// say which they are.
+void claim_gpu(Store& store, const Placement& place) {
+  if (place.gpu.empty()) return;
+  const std::string key = "gpu/" + place.gpu;
+  store.set_once(key, std::to_string(place.rank));
+  const std::string holder = store.get(key, Milliseconds{0}).value_or("");
+  if (holder == std::to_string(place.rank)) return;
+  const std::string problem = fmt::format(
+      "ranks {} and {} are both on {}; start at most one process a GPU, and let each see its own",
+      holder, place.rank, place.gpu);
+  store.set_once("verdict", problem);
+  throw UsageError("{}", problem);
+}
+
 // Rank 0's server. If its port is taken by another rank 0 of this group, both are told so.
 std::unique_ptr<StoreServer> serve(const Placement& place) {
   try {
@@ -123,6 +138,7 @@ std::unique_ptr<StoreServer> serve(const Placement& place) {
 
 void meet(Store& store, const Placement& place, const std::string& identity, Milliseconds timeout) {
   claim_rank(store, place);
+  claim_gpu(store, place);
   const std::string mine = fmt::format("world size={}\n{}", place.world_size, identity);
   store.set(join_key(place.rank), mine);
   if (place.rank != 0) {

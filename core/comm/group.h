@@ -17,6 +17,7 @@ struct Placement {
   std::uint16_t master_port = 29500;
   bool serve = true;   ///< whether rank 0 starts the store's server; else another process has it
   std::string prefix;  ///< of all keys: tells runs and attempts on one server apart
+  std::string gpu;     ///< unique_id() of the GPU that this process alone may use; empty: none
 };
 
 /// Another process has this one's rank.
@@ -33,8 +34,8 @@ class Group {
   /// lines, of which the first that differs is shown.
   /// `join_timeout` is the time for all ranks to arrive, `timeout` that of each collective.
   /// Throws PeerError that lists the ranks still missing, or UsageError for a port that is taken,
-  /// two processes of one rank (RankTaken in the second), different world sizes or identities: in
-  /// every rank, but from rank 0's point of view.
+  /// two processes of one rank (RankTaken in the second) or on one GPU, different world sizes or
+  /// identities: in every rank, but from rank 0's point of view.
   Group(const Placement& placement, Device device, const std::string& identity,
         Milliseconds join_timeout, Milliseconds timeout);
   /// Leaves; rank 0 waits a moment for the others to be done with the store.

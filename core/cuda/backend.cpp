@@ -140,6 +140,18 @@ class CudaBackend final : public DeviceBackend {
 
   std::string name(Device device) override { return Stream(device).info().name; }
 
+  std::string unique_id(Device device) override {
+    cudaDeviceProp properties{};
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index));
+    std::string text = "GPU";
+    for (std::size_t i = 0; i < sizeof properties.uuid.bytes; ++i) {
+      const bool group = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
+      text += fmt::format("{}{:02x}", group ? "-" : "",
+                          static_cast<unsigned char>(properties.uuid.bytes[i]));
+    }
+    return text;
+  }
+
   DeviceMemory memory(Device device) override {
     const Stream stream(device);
     DeviceMemory memory;

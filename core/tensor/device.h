@@ -58,6 +58,8 @@ class DeviceBackend {
   virtual void unpin(Device, void* /*host*/) {}
   /// The maker's name for the device, e.g. "NVIDIA H100 80GB HBM3"; empty on CPU and meta.
   virtual std::string name(Device) { return {}; }
+  /// Of a GPU, as nvidia-smi -L shows it: no other in the world has it. Empty for a CPU.
+  virtual std::string unique_id(Device) { return {}; }
   virtual DeviceMemory memory(Device) { return {}; }
 };
 

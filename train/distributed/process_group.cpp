@@ -64,7 +64,8 @@ std::unique_ptr<comm::Group> join_group(const Config& config, const LaunchEnviro
       .world_size = launch.world_size,
       .master_addr = launch.master_addr,
       .master_port = static_cast<std::uint16_t>(launch.master_port),
-      .prefix = fmt::format("{}/{}/", launch.run_id, launch.restart_count)};
+      .prefix = fmt::format("{}/{}/", launch.run_id, launch.restart_count),
+      .gpu = backend_for(device.type).unique_id(device)};
   const std::string identity =
       fmt::format("build={}, {}\n{}", version_text(), build_info().compiler, key_values(config));
   return std::make_unique<comm::Group>(placement, device, identity, std::min(timeout, kLongestJoin),

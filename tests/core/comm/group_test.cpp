@@ -69,6 +69,30 @@ TEST(DistGroup, RefusesTwoProcessesOfRankZero) {
   }
 }
 
+TEST(DistGroup, RefusesTwoProcessesOnOneGpu) {
+  const std::uint16_t port = free_port();
+  const auto on = [&](int rank, const char* gpu) {
+    return joins({.rank = rank, .world_size = 3, .master_port = port, .gpu = gpu});
+  };
+  const Child zero = on(0, "GPU-a");
+  const Child one = on(1, "GPU-b");
+  const Child two = on(2, "GPU-b");
+  for (const Child& child : {zero, one, two}) {
+    const std::string why = finish(child);
+    EXPECT_TRUE(why.starts_with("2: ranks 1 and 2 are both on GPU-b;") ||
+                why.starts_with("2: ranks 2 and 1 are both on GPU-b;"))
+        << why;
+  }
+}
+
+TEST(DistGroup, MeetsOnGpusOfTheirOwn) {
+  const std::uint16_t port = free_port();
+  const Child zero = joins({.rank = 0, .world_size = 2, .master_port = port, .gpu = "GPU-a"});
+  const Child one = joins({.rank = 1, .world_size = 2, .master_port = port, .gpu = "GPU-b"});
+  EXPECT_EQ(finish(zero), "met");
+  EXPECT_EQ(finish(one), "met");
+}
+
 TEST(DistGroup, ALateProcessOfATakenRankIsRefusedAlone) {
   const std::uint16_t port = free_port();
   const auto stays = [=](int rank) {

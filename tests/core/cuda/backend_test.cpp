@@ -48,6 +48,8 @@ TEST(CudaBackend, NamesTheDeviceAndItsMemory) {
   CAROUSEL_REQUIRE_CUDA();
   DeviceBackend& backend = backend_for(DeviceType::kCuda);
   EXPECT_NE(cuda_status().find(backend.name(kGpu)), std::string::npos) << backend.name(kGpu);
+  const std::string id = backend.unique_id(kGpu);
+  EXPECT_TRUE(id.starts_with("GPU-") && id.size() == 40) << id;
   const DeviceMemory memory = backend.memory(kGpu);
   EXPECT_GT(memory.free, 0u);
   EXPECT_GT(memory.total, memory.free);
