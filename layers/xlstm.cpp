@@ -48,12 +48,12 @@ std::vector<float> slstm_biases(std::int64_t heads, std::int64_t size, std::int6
   return b;
 }
 
-// Convolves with the window of `state`, if there is one, and replaces it.
 // An optional parameter's.
 Variable value_of(const Parameter* parameter) {
   return parameter != nullptr ? parameter->variable : Variable();
 }
 
+// Convolves with the window of `state`, if there is one, and replaces it.
 Variable convolve(const Variable& x, const Parameter& weight, const Parameter& bias,
                   const Tensor& reset, std::vector<Tensor>* state) {
   if (state == nullptr) return causal_conv_silu(x, weight.variable, bias.variable, reset);

@@ -33,9 +33,9 @@ Variable add_bias(const Variable& y, const Variable& bias) {
   const Tensor out = empty_like(y.value());
   add_bias_fwd(out.device(), {y.value().reshape(flat), bias.value(), out.reshape(flat)});
   return record("add_bias", out, {y, bias}, {}, [flat](BackwardContext& ctx) {
-    if (ctx.needs(1))
-      column_sum(ctx.grad(0).device(), {ctx.grad(0).reshape(flat), ctx.accumulator(1)});
-    ctx.set(0, ctx.grad(0));
+    const Tensor& dy = ctx.grad(0);
+    if (ctx.needs(1)) column_sum(dy.device(), {dy.reshape(flat), ctx.accumulator(1)});
+    ctx.set(0, dy);
   });
 }
 
