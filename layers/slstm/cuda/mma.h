@@ -4,12 +4,14 @@
 #pragma once
 
 #include "core/cuda/stream.h"
+#include "layers/slstm/cuda/mma_plan.h"
 #include "layers/slstm/kernels.h"
 
 namespace carousel::slstm {
 
 /// Each runs the kernels and returns true, or returns false if R does not fit on this GPU's chip.
 bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args);
+bool forward_split(const cuda::Stream& stream, const CellForwardArgs& args, const MmaPlan& plan);
 /// All but dr and db.
 bool backward_mma(const cuda::Stream& stream, const CellBackwardArgs& args);
 

@@ -141,15 +141,13 @@ bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args) {
   const auto plan = mma_plan(p.n.batch, p.n.heads, p.n.size, stream.info().multiprocessors,
                              stream.info().major == 9);
   if (!plan) return false;
+  if (plan->splits_forward()) return forward_split(stream, args, *plan);
   const std::int64_t units = p.n.heads * ((p.n.batch + plan->rows - 1) / plan->rows);
   const cuda::LaunchShape shape{.grid = cuda::grid_size(units * plan->cluster, 1),
                                 .block = static_cast<unsigned>(plan->threads()),
                                 .shared_bytes = mma_forward_shared_bytes(*plan),
                                 .cluster = static_cast<unsigned>(plan->cluster)};
   const auto run = [&](auto kernel) {
-    if (plan->cluster > kMaxCluster && cuda::max_resident_clusters(kernel, shape) == 0) {
-      return false;
-    }
     cuda::launch("slstm_fwd", stream, shape, kernel, p, *plan);
     return true;
   };
@@ -158,10 +156,8 @@ bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args) {
       return run(slstm_mma_fwd_kernel<2, 512>);
     case 4:
       return run(slstm_mma_fwd_kernel<4, 256>);
-    case 8:
-      return run(slstm_mma_fwd_kernel<8, 256>);
     default:
-      return run(slstm_mma_fwd_kernel<10, 384>);
+      return run(slstm_mma_fwd_kernel<8, 256>);
   }
 }
 

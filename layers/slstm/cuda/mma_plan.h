@@ -19,6 +19,8 @@ inline constexpr int kMmaColumns = 8;     ///< batch rows that one mma multiplie
 inline constexpr int kMmaUnit = 16;       ///< dimensions that four warps share
 inline constexpr int kMmaPad = 8;         ///< bf16 numbers between rows, against bank conflicts
 inline constexpr int kWholeCluster = 16;  ///< more than the portable limit, all that Hopper has
+inline constexpr int kSplitWarps = 8;     ///< of a split forward's, those that multiply
+inline constexpr int kSplitThreads = 32 * (4 + kSplitWarps);
 
 struct MmaPlan {
   int cluster = 1;  ///< blocks that share a head
@@ -30,6 +32,10 @@ struct MmaPlan {
   constexpr int threads() const { return slice * kMmaColumns; }
   constexpr int elements() const { return slice * rows; }  ///< of the state in a block
   constexpr int warps() const { return threads() / 32; }
+  /// Whether the forward has warps that only multiply and others that only advance the state.
+  constexpr bool splits_forward() const { return cluster == kWholeCluster; }
+  /// Threads of a split forward that have an element, or two.
+  constexpr int split_cells() const { return slice * std::min(rows, 2); }
   /// Tiles of one warp in all: half of a head's inputs forward, one gate's backward.
   constexpr int forward_tiles() const { return padded / kMmaDepth / 2; }
   constexpr int backward_tiles() const { return padded / kMmaDepth; }
@@ -62,7 +68,7 @@ inline std::optional<MmaPlan> mma_plan(std::int64_t batch, std::int64_t heads, s
     plan = {.cluster = kWholeCluster,
             .slice = slice,
             .padded = kWholeCluster * slice,
-            .forward_held = 10,
+            .forward_held = n <= 512 ? 16 : 12,
             .backward_held = 24};
     most_rows = 4;  // all gates' gradients of more rows do not fit beside the weights
   }
@@ -88,7 +94,10 @@ constexpr int mma_sums_pitch(int slice) { return slice + 4; }
 /// Bytes of shared memory of a block, in the order of its parts: two barriers, weights that are not
 /// in registers, sums, h or gate gradients twice, and the backward's ring.
 inline std::size_t mma_forward_shared_bytes(const MmaPlan& plan) {
-  const int spilled = (plan.forward_tiles() - plan.forward_held) * 1024 * plan.warps();
+  const bool split = plan.splits_forward();
+  const int tile = split ? plan.slice * kMmaDepth * 2 : 1024;  // of one gate, or of four gates of 8
+  const int spilled =
+      (plan.forward_tiles() - plan.forward_held) * tile * (split ? kSplitWarps : plan.warps());
   const int sums = 4 * 8 * plan.rows * mma_sums_pitch(plan.slice);
   const int h = 2 * 2 * plan.rows * mma_forward_pitch(plan.padded);
   return static_cast<std::size_t>(16 + spilled + sums + h);
