@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
+#include <utility>
 
+#include "layers/slstm/cuda/mma_plan.h"
 #include "tests/support/devices.h"
 
 namespace carousel {
@@ -18,14 +21,30 @@ struct SlstmCase {
 };
 
 // One block and several, ragged slices, 1 to 8 batch rows a cluster, and heads that do not fit on
-// chip: more than 256 dimensions in float32, more than 768 in bf16.
+// chip: more than 256 dimensions in float32, more than 768 in bf16. From 257 dimensions on bf16
+// takes the split forward: slices of 32 and 48, and with 132 multiprocessors clusters of 1, 2 and 4
+// batch rows. Of the heads of 257, 401, 530 and 600 the last cluster has one row, of 512 three.
 const std::vector<SlstmCase> kCases = {
     {1, 1, 1, 1, false, false},  {3, 9, 2, 17, true, true},    {2, 12, 3, 64, true, true},
     {200, 4, 1, 16, true, true}, {301, 3, 1, 20, false, true}, {130, 3, 1, 72, true, true},
     {3, 7, 2, 96, true, true},   {2, 6, 1, 130, false, true},  {37, 5, 3, 192, true, true},
     {2, 8, 2, 256, true, false}, {3, 5, 2, 260, true, true},   {2, 4, 1, 300, false, false},
     {5, 4, 1, 700, true, true},  {2, 3, 1, 768, false, false}, {2, 2, 1, 776, true, true},
+    {11, 6, 1, 401, true, true}, {23, 5, 1, 512, true, true},  {13, 4, 1, 257, false, true},
+    {5, 3, 2, 600, true, true},  {9, 5, 2, 530, true, true},   {2, 70, 1, 520, false, true},
+    {3, 1, 1, 640, true, false},
 };
+
+TEST(SlstmKernelCases, ReachEveryWidthAndHeightOfTheSplitForward) {
+  constexpr int kH100 = 132;
+  std::set<std::pair<int, int>> seen;
+  for (const SlstmCase& c : kCases) {
+    const auto plan = slstm::mma_plan(c.batch, c.heads, c.size, kH100, true);
+    if (plan && plan->splits_forward()) seen.emplace(plan->slice, plan->rows);
+  }
+  const std::set<std::pair<int, int>> all{{32, 1}, {32, 2}, {32, 4}, {48, 1}, {48, 2}, {48, 4}};
+  EXPECT_EQ(seen, all);
+}
 
 std::vector<std::uint8_t> some_resets(std::int64_t n) {
   std::vector<std::uint8_t> resets(static_cast<std::size_t>(n));
