@@ -20,7 +20,10 @@ inline constexpr int kMmaUnit = 16;       ///< dimensions that four warps share
 inline constexpr int kMmaPad = 8;         ///< bf16 numbers between rows, against bank conflicts
 inline constexpr int kWholeCluster = 16;  ///< more than the portable limit, all that Hopper has
 inline constexpr int kSplitWarps = 8;     ///< of a split forward's, those that multiply
-inline constexpr int kSplitThreads = 32 * (4 + kSplitWarps);
+inline constexpr int kSplitCellThreads = 128;  ///< and the threads that advance the state
+inline constexpr int kSplitThreads = kSplitCellThreads + 32 * kSplitWarps;
+inline constexpr int kSplitCellRegisters = 120;  ///< of such a thread, …
+inline constexpr int kSplitRegisters = 192;      ///< … and of one that multiplies
 
 struct MmaPlan {
   int cluster = 1;  ///< blocks that share a head

@@ -9,9 +9,8 @@
 namespace carousel::slstm {
 namespace {
 
-constexpr int kCellThreads = 128;  // threads 0 to 127
-constexpr int kCellElements = 2;   // of a thread: batch rows two apart
-constexpr int kSumsReady = 1;      // the barrier's number
+constexpr int kCellElements = 2;  // of a thread: batch rows two apart
+constexpr int kSumsReady = 1;     // the barrier's number
 
 __device__ __forceinline__ void signal_sums() {
   asm volatile("bar.arrive %0, %1;" ::"n"(kSumsReady), "n"(kSplitThreads) : "memory");
@@ -258,12 +257,12 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
   const Exchange exchange(reinterpret_cast<std::uint64_t*>(shared), plan.cluster, rank,
                           plan.split_cells(), plan.rows > 2 ? 2 : 1);
   const Block block{p, plan, exchange, spilled, sums, h, head, first_sequence, rank * plan.slice};
-  if (thread < kCellThreads) {
-    shrink_registers<120>();
+  if (thread < kSplitCellThreads) {
+    shrink_registers<kSplitCellRegisters>();
     advance_states(block, thread);
   } else {
-    grow_registers<192>();
-    multiply<kGroups, kTiles, kHeld>(block, (thread - kCellThreads) / 32);
+    grow_registers<kSplitRegisters>();
+    multiply<kGroups, kTiles, kHeld>(block, (thread - kSplitCellThreads) / 32);
   }
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 namespace carousel::slstm {
 namespace {
 
@@ -38,11 +40,42 @@ TEST(SlstmMmaPlan, WeightsLeaveRegistersForTheRest) {
     const auto plan = mma_plan(16, 3, size, kH100, true);
     const int registers = 65536 / plan->threads();
     if (plan->splits_forward()) {
-      EXPECT_LE(4 * plan->forward_held * (plan->slice / kMmaUnit), 192 - 48) << size;
+      EXPECT_LE(4 * plan->forward_held * (plan->slice / kMmaUnit), kSplitRegisters - 48) << size;
     } else {
       EXPECT_LE(8 * plan->forward_held, registers - 64) << size;
     }
     EXPECT_LE(4 * plan->backward_held, registers - 64) << size;
+  }
+}
+
+TEST(SlstmMmaPlan, SplitWarpsPassOnTheRegistersThatTheyWereStartedWith) {
+  constexpr int kUnit = 8;  // registers are given out by eights
+  constexpr int kStarted = 65536 / kSplitThreads / kUnit * kUnit;
+  EXPECT_EQ(kSplitCellRegisters % kUnit, 0);
+  EXPECT_EQ(kSplitRegisters % kUnit, 0);
+  EXPECT_LE(kSplitCellRegisters, kStarted);
+  EXPECT_GE(kSplitRegisters, kStarted);
+  EXPECT_LE(kSplitCellThreads * kSplitCellRegisters + 32 * kSplitWarps * kSplitRegisters,
+            kSplitThreads * kStarted)
+      << "those who multiply would wait for registers for ever";
+}
+
+TEST(SlstmMmaPlan, SplitForwardReachesEveryTileAndElement) {
+  EXPECT_EQ(kSplitWarps, 2 * 4) << "a half of the inputs and a gate each";
+  for (int size = 257; size <= 768; ++size) {
+    for (const std::int64_t batch : {1, 3, 7, 64, 1000}) {
+      const auto plan = mma_plan(batch, 2, size, kH100, true);
+      ASSERT_TRUE(plan.has_value() && plan->splits_forward()) << size;
+      // The kernel's instances: dimensions of a block, tiles of a warp, those in registers.
+      const std::array<int, 3> instance{plan->slice, plan->forward_tiles(), plan->forward_held};
+      EXPECT_EQ(instance, size <= 512 ? (std::array{32, 16, 16}) : (std::array{48, 24, 12}))
+          << size;
+      EXPECT_EQ(2 * plan->forward_tiles() * kMmaDepth, plan->padded) << size;
+      EXPECT_LE(plan->forward_tiles() - plan->forward_held, plan->forward_held)
+          << "a pair from shared memory follows each pair from registers: " << size;
+      EXPECT_LE(plan->rows, 4) << "two rows a thread";
+      EXPECT_LE(plan->split_cells(), kSplitCellThreads) << size;
+    }
   }
 }
 
