@@ -13,6 +13,7 @@
 #include "core/kernels/register.h"
 #include "layers/mlstm/kernels.h"
 #include "layers/register.h"
+#include "tests/support/backward_args.h"
 #include "tests/support/random.h"
 
 namespace carousel {
@@ -73,15 +74,7 @@ CellForwardArgs forward_args(const Sizes& z) {
 }
 
 CellBackwardArgs backward_args(const CellForwardArgs& forward) {
-  CellBackwardArgs args;
-  args.in = forward.in;
-  args.h = forward.h;
-  args.normaliser = forward.normaliser;
-  args.denominator_sign = forward.denominator_sign;
-  args.stabiliser = forward.stabiliser;
-  args.c_chunks = forward.c_chunks;
-  args.n_chunks = forward.n_chunks;
-  args.m_chunks = forward.m_chunks;
+  CellBackwardArgs args = testing::backward_args(forward);
   args.dh = random_normal<float>(forward.h.shape(), 6);
   args.dq = empty_like(forward.in.q);
   args.dk = empty_like(forward.in.k);

@@ -106,12 +106,7 @@ void check(const MlstmCase& c) {
   fwd.denominator_sign = empty_like(fwd.in.i);
   fwd.stabiliser = empty_like(fwd.in.i);
   mlstm::cell_fwd[static_cast<int>(mlstm::Form::kChunkwise)](kCpu, fwd);
-  mlstm::CellBackwardArgs bwd;
-  bwd.in = fwd.in;
-  bwd.h = fwd.h;
-  bwd.normaliser = fwd.normaliser;
-  bwd.denominator_sign = fwd.denominator_sign;
-  bwd.stabiliser = fwd.stabiliser;
+  mlstm::CellBackwardArgs bwd = testing::backward_args(fwd);
   bwd.dh = reference(got.dh);
   bwd.dq = empty_like(fwd.in.q);
   bwd.dk = empty_like(fwd.in.k);

@@ -5,6 +5,7 @@
 
 #include "layers/mlstm/kernels.h"
 #include "tests/bench/kernels/table.h"
+#include "tests/support/backward_args.h"
 
 namespace carousel::bench {
 
@@ -54,13 +55,7 @@ struct MlstmCall {
     const std::int64_t chunks = (c.time + saved.chunk_size - 1) / saved.chunk_size;
     forward.c_chunks = room({c.batch, c.heads, chunks, c.dqk, c.dv}, saved.dtype);
     forward.n_chunks = room({c.batch, c.heads, chunks, c.dqk}, kF32);
-    backward.in = in;
-    backward.h = forward.h;
-    backward.normaliser = forward.normaliser;
-    backward.denominator_sign = forward.denominator_sign;
-    backward.stabiliser = forward.stabiliser;
-    backward.c_chunks = forward.c_chunks;
-    backward.n_chunks = forward.n_chunks;
+    backward = testing::backward_args(forward);
     backward.dh = values(vh, kBF16, 16);
     backward.dq = room(qk, kBF16);
     backward.dk = room(qk, kBF16);

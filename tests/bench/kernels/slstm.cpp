@@ -2,6 +2,7 @@
 
 #include "layers/slstm/kernels.h"
 #include "tests/bench/kernels/table.h"
+#include "tests/support/backward_args.h"
 
 namespace carousel::bench {
 namespace {
@@ -33,11 +34,7 @@ struct Call {
     forward.gates = room({c.time, c.batch, c.heads, slstm::kNumGates, c.size}, kF32);
     forward.states = room({c.time, c.batch, c.heads, 2, c.size}, kF32);
     forward.forget_slope = room({c.time, c.batch, c.heads, c.size}, kF32);
-    backward.in = forward.in;
-    backward.h = forward.h;
-    backward.gates = forward.gates;
-    backward.states = forward.states;
-    backward.forget_slope = forward.forget_slope;
+    backward = testing::backward_args(forward);
     backward.dh = values(tokens, kBF16, 14);
     for (Tensor& dx : backward.dx) dx = room(tokens, kBF16);
     backward.dr = values(forward.in.r.shape(), kF32, 15);
@@ -85,12 +82,7 @@ void check(const Case& c) {
       outputs);
   const slstm::CellForwardArgs fwd = wide_forward(call.forward);
   slstm::cell_fwd(kCpu, fwd);
-  slstm::CellBackwardArgs bwd;
-  bwd.in = fwd.in;
-  bwd.h = fwd.h;
-  bwd.gates = fwd.gates;
-  bwd.states = fwd.states;
-  bwd.forget_slope = fwd.forget_slope;
+  slstm::CellBackwardArgs bwd = testing::backward_args(fwd);
   bwd.dh = Tensor::from<double>(testing::to_doubles(got.dh), got.dh.shape());
   std::vector<Tensor> wanted{fwd.h};
   for (Tensor& dx : bwd.dx) {

@@ -10,6 +10,7 @@
 #include "core/autograd/gradcheck.h"
 #include "core/base/parallel.h"
 #include "tests/layers/mlstm/cell_case.h"
+#include "tests/support/backward_args.h"
 
 namespace carousel {
 namespace {
@@ -256,11 +257,7 @@ TEST(MlstmCell, BackwardRecomputesChunkStatesAndSkipsAbsentGradients) {
   fwd.c_chunks = empty({1, 2, 3, 3, 4});
   fwd.n_chunks = empty({1, 2, 3, 3});
   mlstm::cell_fwd[static_cast<int>(Form::kChunkwise)](kCpu, fwd);
-  mlstm::CellBackwardArgs bwd;
-  bwd.in = fwd.in;
-  bwd.h = fwd.h;
-  bwd.normaliser = fwd.normaliser;
-  bwd.denominator_sign = fwd.denominator_sign;
+  mlstm::CellBackwardArgs bwd = testing::backward_args(fwd);
   bwd.dh = random_normal<double>({1, 10, 2, 4}, 9);
   std::vector<double> saved, recomputed;
   for (auto [chunks, dk] : {std::pair{true, &saved}, std::pair{false, &recomputed}}) {

@@ -9,6 +9,7 @@
 
 #include "tests/layers/mlstm/cell_case.h"
 #include "tests/layers/mlstm/plain_bf16.h"
+#include "tests/support/backward_args.h"
 #include "tests/support/devices.h"
 
 namespace carousel {
@@ -108,14 +109,7 @@ TEST(CudaMlstmHopper, EveryElementIsWritten) {
     fwd.c_last = bench.wide_output({shape[0], shape[2], shape[3], dv});
     fwd.n_last = bench.wide_output({shape[0], shape[2], shape[3]});
     mlstm::cell_fwd[kChunkwise](kGpu, fwd);
-    mlstm::CellBackwardArgs bwd;
-    bwd.in = fwd.in;
-    bwd.h = fwd.h;
-    bwd.normaliser = fwd.normaliser;
-    bwd.denominator_sign = fwd.denominator_sign;
-    bwd.stabiliser = fwd.stabiliser;
-    bwd.c_chunks = fwd.c_chunks;
-    bwd.n_chunks = fwd.n_chunks;
+    mlstm::CellBackwardArgs bwd = testing::backward_args(fwd);
     bwd.dh = bench.input(fwd.h.shape(), 6);
     bwd.dq = bench.output(shape);
     bwd.dk = bench.output(shape);

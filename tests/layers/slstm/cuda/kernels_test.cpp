@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "layers/slstm/cuda/mma_plan.h"
+#include "tests/support/backward_args.h"
 #include "tests/support/devices.h"
 
 namespace carousel {
@@ -85,12 +86,7 @@ std::vector<Tensor> run_slstm(const Bench& bench, const SlstmCase& c) {
   const Shape state{c.batch, c.heads, c.size};
   const slstm::CellForwardArgs fwd = forward_args(bench, c);
   slstm::cell_fwd(bench.device(), fwd);
-  slstm::CellBackwardArgs bwd;
-  bwd.in = fwd.in;
-  bwd.h = fwd.h;
-  bwd.gates = fwd.gates;
-  bwd.states = fwd.states;
-  bwd.forget_slope = fwd.forget_slope;
+  slstm::CellBackwardArgs bwd = testing::backward_args(fwd);
   bwd.dh = bench.input(tokens, 11);
   for (Tensor& dx : bwd.dx) dx = bench.output(tokens);
   bwd.dr = bench.wide_input(fwd.in.r.shape(), 12);
@@ -136,12 +132,7 @@ TEST(CudaSlstm, ComputesOnlyWhatIsAskedFor) {
           only_h.in = all.in;
           only_h.h = bench.output(all.h.shape());
           slstm::cell_fwd(bench.device(), only_h);
-          slstm::CellBackwardArgs only_dr;
-          only_dr.in = all.in;
-          only_dr.h = all.h;
-          only_dr.gates = all.gates;
-          only_dr.states = all.states;
-          only_dr.forget_slope = all.forget_slope;
+          slstm::CellBackwardArgs only_dr = testing::backward_args(all);
           only_dr.dh = bench.input(all.h.shape(), 11);
           only_dr.dr = bench.wide_input(all.in.r.shape(), 12);
           slstm::cell_bwd(bench.device(), only_dr);
