@@ -120,46 +120,40 @@ struct SkipTerm {
   }
 };
 
+template <class T>
+bool aligned_operand(const T* pointer) {
+  return aligned16(pointer);
+}
+template <class T>
+bool aligned_operand(const Weights<T>& weights) {
+  return aligned16(weights.narrow, weights.wide);
+}
+
+// Runs a kernel over the rows of `out` and its operands (pointers and weights): `vectors`, which
+// takes kVector<T> elements at a time, where the rows and all addresses allow it, else `elements`.
+template <class T, class Kernel, class... Operands>
+void launch_rows(const char* name, const Tensor& out, Kernel* vectors, Kernel* elements,
+                 const Operands&... operands) {
+  const Stream stream(out.device());
+  const std::int64_t rows = out.dim(0);
+  const std::int64_t columns = out.dim(1);
+  const bool whole = columns % kVector<T> == 0 && (aligned_operand(operands) && ...);
+  const dim3 block = row_block(whole ? columns / kVector<T> : columns);
+  launch(name, stream, {grid_size(rows, block.y), block}, whole ? vectors : elements, operands...,
+         rows, columns);
+}
+
 void skip_forward(const SkipForwardArgs& args) {
   dispatch_floating("skip_fwd", args.a.dtype(), [&]<class T>() {
-    const Stream stream(args.y.device());
-    const T* a = data<T>(args.a);
-    const auto scale = Weights<T>::of(args.scale);
-    const T* b = data<T>(args.b);
-    T* y = data<T>(args.y);
-    const std::int64_t rows = args.a.dim(0);
-    const std::int64_t columns = args.a.dim(1);
-    const auto run = [&]<int N>() {
-      const dim3 block = row_block(columns / N);
-      launch("skip_fwd", stream, {grid_size(rows, block.y), block}, skip_fwd_kernel<T, N>, a, scale,
-             b, y, rows, columns);
-    };
-    if (columns % kVector<T> == 0 && aligned16(a, scale.narrow, scale.wide, b, y)) {
-      run.template operator()<kVector<T>>();
-    } else {
-      run.template operator()<1>();
-    }
+    launch_rows<T>("skip_fwd", args.y, skip_fwd_kernel<T, kVector<T>>, skip_fwd_kernel<T, 1>,
+                   data<T>(args.a), Weights<T>::of(args.scale), data<T>(args.b), data<T>(args.y));
   });
 }
 
 void add_bias(const AddBiasArgs& args) {
   dispatch_floating("add_bias_fwd", args.x.dtype(), [&]<class T>() {
-    const Stream stream(args.y.device());
-    const T* x = data<T>(args.x);
-    const auto bias = Weights<T>::of(args.bias);
-    T* y = data<T>(args.y);
-    const std::int64_t rows = args.x.dim(0);
-    const std::int64_t columns = args.x.dim(1);
-    const auto run = [&]<int N>() {
-      const dim3 block = row_block(columns / N);
-      launch("add_bias_fwd", stream, {grid_size(rows, block.y), block}, add_bias_kernel<T, N>, x,
-             bias, y, rows, columns);
-    };
-    if (columns % kVector<T> == 0 && aligned16(x, bias.narrow, bias.wide, y)) {
-      run.template operator()<kVector<T>>();
-    } else {
-      run.template operator()<1>();
-    }
+    launch_rows<T>("add_bias_fwd", args.y, add_bias_kernel<T, kVector<T>>, add_bias_kernel<T, 1>,
+                   data<T>(args.x), Weights<T>::of(args.bias), data<T>(args.y));
   });
 }
 
