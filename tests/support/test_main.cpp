@@ -2,13 +2,11 @@
 // CAROUSEL_MEMORY_CHECK=1, every block its own and uninitialised, as memory checkers want it.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <string_view>
-
 #include "core/base/log.h"
 #include "core/kernels/register.h"
 #include "core/tensor/allocator.h"
 #include "layers/register.h"
+#include "tests/support/checker.h"
 
 /// Read by AddressSanitizer where it is linked in: allocations that are too large return null, as
 /// they do without it, so that our own errors are tested.
@@ -21,8 +19,7 @@ int main(int argc, char** argv) {
   carousel::register_cuda_kernels();
   carousel::register_layer_cpu_kernels();
   carousel::register_layer_cuda_kernels();
-  const char* value = std::getenv("CAROUSEL_MEMORY_CHECK");
-  const bool checking = value != nullptr && std::string_view(value) == "1";
+  const bool checking = carousel::testing::under_checker();
   carousel::set_memory_cache(!checking);
   carousel::set_poison_new_memory(!checking);
   return RUN_ALL_TESTS();

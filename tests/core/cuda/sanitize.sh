@@ -25,7 +25,8 @@ fi
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
-# Every block its own and uninitialised: what lies beyond a tensor's end is seen to be beyond it.
+# Every block its own and uninitialised: what lies beyond a tensor's end is seen to be beyond it. And tests of much work
+# take smaller cases (tests/support/checker.h).
 export CAROUSEL_MEMORY_CHECK=1 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 export SANITIZER=$sanitizer LIMIT=${LIMIT:-300} LOGS=$logs
 

@@ -8,6 +8,7 @@
 #include "layers/mlstm/cell.h"
 #include "tests/layers/mlstm/cell_case.h"
 #include "tests/layers/mlstm/plain_bf16.h"
+#include "tests/support/checker.h"
 #include "tests/support/devices.h"
 
 namespace carousel {
@@ -24,6 +25,9 @@ using testing::Named;
 using testing::oracle;
 using testing::relative_error;
 using testing::run_cell;
+using testing::under_checker;
+
+using Cases = std::vector<CellCase>;
 
 constexpr Form kForms[] = {Form::kRecurrent, Form::kParallel, Form::kChunkwise};
 std::string name_of_form(Form form) {
@@ -96,16 +100,30 @@ TEST(CudaMlstmCell, Float32MatchesTheRecurrenceAtOddSizes) {
 // tensor cores' accumulators, which truncate where the CPU rounds, take up to 2.8 times as much.
 TEST(CudaMlstmCell, Float32IsAsGoodAsTheCpuOverManyBlocksAndChunks) {
   CAROUSEL_REQUIRE_CUDA();
-  for (const CellCase& c :
-       {CellCase{.time = 517, .dqk = 40, .dv = 72, .initial = true, .resets = {63, 128, 300, 301}},
-        CellCase{.batch = 1, .time = 1300, .heads = 3, .dqk = 130, .dv = 33, .f_mean = 4.0},
-        CellCase{.batch = 1,
-        .time = 321,
-        .dqk = 300,
-        .dv = 270,
-        .gate = InputGate::kSigmoid,
-        .initial = true},
-        CellCase{.batch = 1, .time = 400, .dqk = 16, .dv = 16, .i_std = 20.0, .f_std = 20.0}}) {
+  const CellCase extreme{
+      .batch = 1, .time = 400, .dqk = 16, .dv = 16, .i_std = 20.0, .f_std = 20.0};
+  Cases cases{{.time = 517, .dqk = 40, .dv = 72, .initial = true, .resets = {63, 128, 300, 301}},
+              {.batch = 1, .time = 1300, .heads = 3, .dqk = 130, .dv = 33, .f_mean = 4.0},
+              {.batch = 1,
+               .time = 321,
+               .dqk = 300,
+               .dv = 270,
+               .gate = InputGate::kSigmoid,
+               .initial = true},
+              extreme};
+  if (under_checker()) {
+    cases = {{.batch = 1, .time = 133, .dqk = 40, .dv = 72, .initial = true, .resets = {63, 128}},
+             {.batch = 1, .time = 200, .heads = 1, .dqk = 130, .dv = 33, .f_mean = 4.0},
+             {.batch = 1,
+              .time = 130,
+              .heads = 1,
+              .dqk = 300,
+              .dv = 270,
+              .gate = InputGate::kSigmoid,
+              .initial = true},
+             extreme};
+  }
+  for (const CellCase& c : cases) {
     const auto in = make_inputs(c, 100);
     const auto up = make_upstream(c, true, 200);
     const Named want = reference(in, up);
@@ -131,16 +149,29 @@ TEST(CudaMlstmCell, Bf16IsAsGoodAsThePlainComputation) {
   const auto name = [](const CellCase& c, Form form) {
     return fmt::format("{} dqk {} dv {} time {}", name_of_form(form), c.dqk, c.dv, c.time);
   };
-  for (const CellCase& c :
-       {CellCase{.batch = 1, .time = 512, .dqk = 256, .dv = 512, .f_mean = 3.0},
-        CellCase{.batch = 2, .time = 300, .heads = 3, .dqk = 128, .dv = 256},
-        CellCase{.batch = 1, .time = 333, .dqk = 128, .dv = 128, .gate = InputGate::kSigmoid},
-        CellCase{.batch = 2, .time = 257, .dqk = 96, .dv = 192, .resets = {5, 64, 127, 200, 201}},
-        CellCase{.batch = 1, .time = 640, .dqk = 64, .dv = 64, .f_mean = 6.0},
-        CellCase{.batch = 1, .time = 300, .dqk = 64, .dv = 72, .i_std = 15.0, .f_std = 15.0},
-        CellCase{.batch = 1, .time = 1, .dqk = 64, .dv = 64},
-        CellCase{.batch = 1, .time = 130, .dqk = 33, .dv = 45, .resets = {3}},
-        CellCase{.batch = 1, .time = 200, .dqk = 320, .dv = 136, .resets = {70}}}) {
+  const CellCase one_token{.batch = 1, .time = 1, .dqk = 64, .dv = 64};
+  const CellCase odd{.batch = 1, .time = 130, .dqk = 33, .dv = 45, .resets = {3}};
+  Cases cases{{.batch = 1, .time = 512, .dqk = 256, .dv = 512, .f_mean = 3.0},
+              {.batch = 2, .time = 300, .heads = 3, .dqk = 128, .dv = 256},
+              {.batch = 1, .time = 333, .dqk = 128, .dv = 128, .gate = InputGate::kSigmoid},
+              {.batch = 2, .time = 257, .dqk = 96, .dv = 192, .resets = {5, 64, 127, 200, 201}},
+              {.batch = 1, .time = 640, .dqk = 64, .dv = 64, .f_mean = 6.0},
+              {.batch = 1, .time = 300, .dqk = 64, .dv = 72, .i_std = 15.0, .f_std = 15.0},
+              one_token,
+              odd,
+              {.batch = 1, .time = 200, .dqk = 320, .dv = 136, .resets = {70}}};
+  // Each width of the Hopper kernels in several segments, and what they do not take.
+  if (under_checker()) {
+    cases = {
+        {.batch = 1, .time = 130, .heads = 1, .dqk = 256, .dv = 256, .f_mean = 3.0},
+        {.batch = 1, .time = 129, .heads = 1, .dqk = 128, .dv = 256},
+        {.batch = 1, .time = 130, .heads = 1, .dqk = 96, .dv = 192, .resets = {5, 64, 127}},
+        {.batch = 1, .time = 257, .heads = 1, .dqk = 64, .dv = 64, .gate = InputGate::kSigmoid},
+        one_token,
+        odd,
+        {.batch = 1, .time = 130, .heads = 1, .dqk = 320, .dv = 136, .resets = {70}}};
+  }
+  for (const CellCase& c : cases) {
     for (const Form form : kForms) expect_as_good_as_plain(c, form, name(c, form));
   }
 }
@@ -180,12 +211,23 @@ TEST(CudaMlstmCell, Bf16WalksSegmentsAtOnce) {
   }
 }
 
-// The second case has twice as many chunks as the GPU has multiprocessors.
+// The second case has more chunks than the GPU has multiprocessors: about twice as many, or under a
+// checker a few more.
 TEST(CudaMlstmCell, TwoRunsGiveTheSameBits) {
   CAROUSEL_REQUIRE_CUDA();
-  for (const CellCase& c :
-       {CellCase{.batch = 2, .time = 390, .dqk = 128, .dv = 256, .initial = true, .resets = {50}},
-        CellCase{.batch = 2, .time = 2048, .heads = 8, .dqk = 256, .dv = 128, .f_mean = 4.0}}) {
+  Cases cases{{.batch = 2, .time = 390, .dqk = 128, .dv = 256, .initial = true, .resets = {50}},
+              {.batch = 2, .time = 2048, .heads = 8, .dqk = 256, .dv = 128, .f_mean = 4.0}};
+  if (under_checker()) {
+    cases = {{.batch = 1,
+              .time = 130,
+              .heads = 1,
+              .dqk = 128,
+              .dv = 256,
+              .initial = true,
+              .resets = {50}},
+             {.batch = 1, .time = 129, .heads = 70, .dqk = 64, .dv = 8, .f_mean = 4.0}};
+  }
+  for (const CellCase& c : cases) {
     const auto in = make_inputs(c, 1);
     const auto up = make_upstream(c, true, 2);
     for (const Form form : kForms) {
