@@ -151,6 +151,8 @@ TEST(CudaMlstmCell, Bf16IsAsGoodAsThePlainComputation) {
   };
   const CellCase one_token{.batch = 1, .time = 1, .dqk = 64, .dv = 64};
   const CellCase odd{.batch = 1, .time = 130, .dqk = 33, .dv = 45, .resets = {3}};
+  // So many heads that a block of the Hopper kernels takes two tiles of the state.
+  const CellCase many{.batch = 1, .time = 130, .heads = 67, .dqk = 128, .dv = 136, .resets = {70}};
   Cases cases{{.batch = 1, .time = 512, .dqk = 256, .dv = 512, .f_mean = 3.0},
               {.batch = 2, .time = 300, .heads = 3, .dqk = 128, .dv = 256},
               {.batch = 1, .time = 333, .dqk = 128, .dv = 128, .gate = InputGate::kSigmoid},
@@ -159,6 +161,8 @@ TEST(CudaMlstmCell, Bf16IsAsGoodAsThePlainComputation) {
               {.batch = 1, .time = 300, .dqk = 64, .dv = 72, .i_std = 15.0, .f_std = 15.0},
               one_token,
               odd,
+              many,
+              {.batch = 3, .time = 65, .heads = 23, .dqk = 64, .dv = 256, .f_mean = 3.0},
               {.batch = 1, .time = 200, .dqk = 320, .dv = 136, .resets = {70}}};
   // Each width of the Hopper kernels in several segments, and what they do not take.
   if (under_checker()) {
@@ -169,6 +173,7 @@ TEST(CudaMlstmCell, Bf16IsAsGoodAsThePlainComputation) {
         {.batch = 1, .time = 257, .heads = 1, .dqk = 64, .dv = 64, .gate = InputGate::kSigmoid},
         one_token,
         odd,
+        many,
         {.batch = 1, .time = 130, .heads = 1, .dqk = 320, .dv = 136, .resets = {70}}};
   }
   for (const CellCase& c : cases) {
