@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/kernels/matmul.h"
@@ -74,6 +75,14 @@ Plan make_plan(const Config& config, std::int64_t vocab, int processes) {
                          ? owned_ranges(buckets, 0, processes)
                          : std::vector<ArenaRange>{{0, parameters.arena_size()}};
   parameters.materialise(device, config.precision, owned);
+  Tensor inbox;  // what the other GPUs send of a bucket
+  if (plan.device == DeviceType::kCuda && processes > 1) {
+    const RoleScope role(Role::kWorkspace);
+    std::int64_t largest = 0;
+    for (const Bucket& b : buckets) largest = std::max(largest, b.range.size());
+    inbox =
+        Tensor::empty({largest / processes * (processes - 1)}, parameters.grad().dtype(), device);
+  }
   AdamW optimizer(parameters, config.optim, owned);
   const Batch batch = blank_batch(config.data, config.data.batch_size / processes, plan.device);
   // The first step shows the peak, the second whether the freed memory serves it again.
@@ -83,12 +92,6 @@ Plan make_plan(const Config& config, std::int64_t vocab, int processes) {
               .micro_batch_size = config.micro_batch_size.value_or(0),
               .recompute = config.recompute,
               .deterministic = config.distributed.deterministic});
-    if (plan.device == DeviceType::kCuda && parallel.deterministic && processes > 1) {
-      // NCCL sends all pieces of a bucket before they are added in their order.
-      const RoleScope role(Role::kWorkspace);
-      std::vector<Tensor> pieces;
-      for (const Bucket& b : buckets) pieces.push_back(empty_like(b.range.of(parameters.grad())));
-    }
   }
   plan.memory = memory_stats(device);
   return plan;

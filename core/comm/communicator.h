@@ -80,6 +80,11 @@ class Communicator {
   /// t = rank `root`'s; any dtype.
   Work broadcast(const Tensor& t, int root, const char* label);
 
+  /// Collective: t, the whole of its storage and of one size on all ranks, will take part in many
+  /// collectives, as a whole or in parts; parts of up to `largest` elements will be summed. They
+  /// may then be faster. The storage is held until the end.
+  virtual void share(const Tensor& /*t*/, std::int64_t /*largest*/) {}
+
   /// values = Σ over ranks, summed in the order of ranks; blocks until done.
   void sum_on_host(std::span<double> values, const char* label);
   /// The strings of all ranks, in order: for small things, through the store. Blocks.

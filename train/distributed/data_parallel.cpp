@@ -1,5 +1,7 @@
 #include "train/distributed/data_parallel.h"
 
+#include <algorithm>
+
 #include "core/kernels/elementwise.h"
 #include "core/kernels/optimizer.h"
 
@@ -19,6 +21,10 @@ DataParallel::DataParallel(ParameterSet& parameters, comm::Communicator& communi
   buckets_ = make_buckets(parameters, options, compute, communicator.world_size());
   members_.resize(buckets_.size());
   parameters.materialise(communicator.device(), compute, owned());
+  std::int64_t largest = 0;
+  for (const Bucket& b : buckets_) largest = std::max(largest, b.range.size());
+  communicator.share(parameters.grad(), largest);
+  if (sharded()) communicator.share(weights(), 0);
   for (const Parameter& p : parameters.all()) {
     const std::size_t index = buckets_of_.size();
     auto& mine = buckets_of_.emplace_back();
@@ -40,6 +46,10 @@ DataParallel::~DataParallel() {
 std::vector<ArenaRange> DataParallel::owned() const {
   if (!sharded()) return {{0, parameters_.arena_size()}};
   return owned_ranges(buckets_, communicator_.rank(), communicator_.world_size());
+}
+
+const Tensor& DataParallel::weights() const {
+  return parameters_.compute().defined() ? parameters_.compute() : parameters_.master();
 }
 
 void DataParallel::overlap_next_backward() {
@@ -70,13 +80,11 @@ void DataParallel::update(AdamW& optimizer, std::int64_t step, double lr) {
   await_sums(optimizer.norm2());
   if (!sharded()) return optimizer.apply(step, lr);
   // The owned part i lies in the i-th bucket from below; the replicated one comes last.
-  const Tensor& weights =
-      parameters_.compute().defined() ? parameters_.compute() : parameters_.master();
   const std::size_t sharded_buckets = buckets_.size() - (buckets_.back().replicated ? 1 : 0);
   optimizer.apply(step, lr, [&](std::size_t i) {
     if (i >= sharded_buckets) return;
     const Bucket& bucket = buckets_[sharded_buckets - 1 - i];
-    works_.push_back(communicator_.all_gather(bucket.range.of(weights), "weights"));
+    works_.push_back(communicator_.all_gather(bucket.range.of(weights()), "weights"));
   });
   for (const comm::Work& work : works_) work.wait();
   works_.clear();

@@ -53,6 +53,7 @@ class DataParallel {
 
  private:
   bool scatters() const { return sharded() && !options_.deterministic; }
+  const Tensor& weights() const;  // those that ops take, all of them
   void completed(std::size_t parameter);
   void launch_complete(bool all);
   void await_sums(const Tensor& norm2);

@@ -9,7 +9,9 @@
 #include <thread>
 #include <utility>
 
+#include "core/base/log.h"
 #include "core/comm/backends.h"
+#include "core/comm/cuda/peer_memory.h"
 #include "core/comm/cuda/tree_sum.h"
 #include "core/cuda/error.h"
 #include "core/cuda/stream.h"
@@ -35,7 +37,9 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-// Collectives run on a stream of their own.
+// Collectives run on a stream of their own: through NCCL, and on tensors that were shared, where
+// all GPUs reach each other's memory, through the copy engines, which leave the multiprocessors to
+// the backward that goes on meanwhile.
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const GroupOptions& options, std::unique_ptr<Store> store)
@@ -69,11 +73,22 @@ class NcclCommunicator final : public Communicator {
     changed_.notify_all();
     watchdog_.join();
     // Every collective is done here, and the others need nothing more of this rank for theirs.
+    peers_.reset();
     if (comm_ != nullptr) ncclCommDestroy(comm_);
     cudaStreamDestroy(stream_);
   }
 
   const char* backend() const override { return "nccl"; }
+
+  void share(const Tensor& t, std::int64_t largest) override {
+    if (peers_ == nullptr) return;
+    const std::string problem =
+        peers_->share(t, static_cast<std::size_t>(largest) * size_of(t.dtype()), gathering());
+    if (!problem.empty() && rank() == 0) {
+      log::info("NCCL's kernels move {:.1f} MiB of {}: {}",
+                static_cast<double>(t.bytes()) / (1 << 20), name_of(t.dtype()), problem);
+    }
+  }
 
  private:
   struct Running {
@@ -111,9 +126,22 @@ class NcclCommunicator final : public Communicator {
     std::memcpy(id.internal, text->data(), text->size());
     ncclComm_t comm = nullptr;
     check_call(ncclCommInitRank(&comm, world_size(), id, rank()), "ncclCommInitRank");
+    {
+      const std::lock_guard lock(mutex_);
+      comm_ = comm;
+    }
+    std::string problem;
+    auto peers = PeerMemory::connect(rank(), world_size(), device(), gathering(), problem);
+    if (!problem.empty() && rank() == 0) log::info("NCCL's kernels move all tensors: {}", problem);
     const std::lock_guard lock(mutex_);
-    comm_ = comm;
+    peers_ = std::move(peers);
   }
+
+  PeerMemory::Gather gathering() {
+    return [this](const std::string& mine) { return gather(mine, "addresses"); };
+  }
+
+  bool shared(const Tensor& t) const { return peers_ != nullptr && peers_->covers(t); }
 
   static void check_call(ncclResult_t result, const char* call) {
     if (result != ncclSuccess) throw PeerError("{}: {}", call, ncclGetErrorString(result));
@@ -144,6 +172,12 @@ class NcclCommunicator final : public Communicator {
 
   Work start_all_reduce(const Tensor& t, Sum order, Monitor::Ticket ticket) override {
     const auto count = static_cast<std::size_t>(t.numel());
+    if (shared(t)) {
+      return start(t, std::move(ticket), [&] {
+        add_pieces(t, peers_->exchange(t, stream_));
+        peers_->gather(t, stream_);
+      });
+    }
     if (order == Sum::kFast) {
       return start(t, std::move(ticket), [&] {
         check_call(
@@ -162,6 +196,9 @@ class NcclCommunicator final : public Communicator {
   }
 
   Work start_reduce_scatter(const Tensor& t, Sum order, Monitor::Ticket ticket) override {
+    if (shared(t)) {
+      return start(t, std::move(ticket), [&] { add_pieces(t, peers_->exchange(t, stream_)); });
+    }
     if (order == Sum::kFast) {
       return start(t, std::move(ticket), [&] {
         check_call(ncclReduceScatter(t.raw(), piece(t, rank()),
@@ -176,7 +213,13 @@ class NcclCommunicator final : public Communicator {
   }
 
   Work start_all_gather(const Tensor& t, Monitor::Ticket ticket) override {
-    return start(t, std::move(ticket), [&] { gather_pieces(t); });
+    return start(t, std::move(ticket), [&] {
+      if (shared(t)) {
+        peers_->gather(t, stream_);
+      } else {
+        gather_pieces(t);
+      }
+    });
   }
 
   Work start_broadcast(const Tensor& t, int root, Monitor::Ticket ticket) override {
@@ -195,13 +238,19 @@ class NcclCommunicator final : public Communicator {
       check_call(ncclRecv(piece(pieces, r), bytes, ncclInt8, r, comm_, stream_), "ncclRecv");
     }
     check_call(ncclGroupEnd(), "ncclGroupEnd");
+    std::vector<const void*> received;
+    for (int r = 0; r < world_size(); ++r) received.push_back(piece(pieces, r));
+    add_pieces(t, received);
+  }
+
+  // Leaves the sum of all ranks' pieces in this rank's own.
+  void add_pieces(const Tensor& t, const std::vector<const void*>& pieces) {
     const std::int64_t n = t.numel() / world_size();
+    void* const own = piece(t, rank());
     if (t.dtype() == DType::kF32) {
-      tree_sum(pieces.data<float>(), world_size(), n, reinterpret_cast<float*>(piece(t, rank())),
-               stream_);
+      tree_sum(pieces, n, static_cast<float*>(own), stream_);
     } else {
-      tree_sum(pieces.data<double>(), world_size(), n, reinterpret_cast<double*>(piece(t, rank())),
-               stream_);
+      tree_sum(pieces, n, static_cast<double*>(own), stream_);
     }
   }
 
@@ -233,7 +282,11 @@ class NcclCommunicator final : public Communicator {
     std::unique_lock lock(mutex_);
     while (!changed_.wait_for(lock, kLook, [&] { return stopping_; })) {
       forget_finished();
-      if (interrupted_) continue;
+      if (interrupted_) {
+        // Again and again: ranks that are still alive may write these counters once more.
+        if (peers_ != nullptr) peers_->release_waits();
+        continue;
+      }
       ncclResult_t state = ncclSuccess;
       if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) state = ncclInternalError;
       const bool broken = state != ncclSuccess && state != ncclInProgress;
@@ -254,6 +307,7 @@ class NcclCommunicator final : public Communicator {
     interrupted_ = true;
     // Whoever holds the mutex for long is inside NCCL, waiting for what only the abort ends.
     std::unique_lock lock(mutex_, std::chrono::seconds(2));
+    if (peers_ != nullptr) peers_->release_waits();
     if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
   }
 
@@ -261,6 +315,7 @@ class NcclCommunicator final : public Communicator {
   std::timed_mutex mutex_;  // of all below
   std::condition_variable_any changed_;
   ncclComm_t comm_ = nullptr;
+  std::unique_ptr<PeerMemory> peers_;
   std::deque<Running> running_;
   bool stopping_ = false;
   std::atomic<bool> interrupted_{false};
