@@ -134,36 +134,66 @@ double over_ranks(double value, const char* label, const StepOptions& options) {
   return value;
 }
 
-// The sum over micro-batches and ranks; waits for the device.
-double total(const std::vector<Tensor>& losses, const StepOptions& options) {
-  const auto n = static_cast<std::int64_t>(losses.size());
-  comm::Communicator* ranks =
-      options.parallel != nullptr ? &options.parallel->communicator() : nullptr;
-  const RoleScope role(Role::kWorkspace);
-  const Tensor all = Tensor::empty({ranks != nullptr ? ranks->world_size() : 1, n},
-                                   losses[0].dtype(), losses[0].device());
-  const Tensor mine = ranks != nullptr ? all.slice(ranks->rank(), ranks->rank() + 1) : all;
-  for (std::int64_t i = 0; i < n; ++i) {
-    mine.range(i, {}).copy_(losses[static_cast<std::size_t>(i)]);
+// Of all ranks, and what they have told, when they are read; nothing here waits for the device.
+class Results {
+ public:
+  Results(const std::vector<Tensor>& losses, const std::vector<double>& mine,
+          comm::Communicator* ranks) {
+    const int world_size = ranks != nullptr ? ranks->world_size() : 1;
+    const int rank = ranks != nullptr ? ranks->rank() : 0;
+    const auto n = static_cast<std::int64_t>(losses.size());
+    const RoleScope role(Role::kWorkspace);
+    losses_ = Tensor::empty({world_size, n}, losses[0].dtype(), losses[0].device());
+    const Tensor own = losses_.slice(rank, rank + 1);
+    for (std::int64_t i = 0; i < n; ++i) {
+      own.range(i, {}).copy_(losses[static_cast<std::size_t>(i)]);
+    }
+    if (ranks != nullptr) ranks->all_gather(losses_, "loss").wait();
+    if (ranks != nullptr && !mine.empty()) {
+      told_ = ranks->gather_values(mine, "news");
+    } else {
+      mine_ = mine;
+    }
   }
-  if (ranks != nullptr) ranks->all_gather(all, "loss").wait();
-  const Tensor wide = Tensor::empty(all.shape(), DType::kF64);
-  cast(kCpu, {all.to(kCpu), wide});
-  double sum = 0.0;
-  const std::vector<double> values = wide.to_vector<double>();
-  for (std::int64_t r = 0; r < all.dim(0); ++r) {
-    double of_rank = 0.0;
-    for (std::int64_t i = 0; i < n; ++i) of_rank += values[static_cast<std::size_t>(r * n + i)];
-    sum += of_rank;
+
+  /// The sum over micro-batches and ranks. Waits for the device.
+  double loss() const {
+    const Tensor wide = Tensor::empty(losses_.shape(), DType::kF64);
+    cast(kCpu, {losses_.to(kCpu), wide});
+    const std::vector<double> values = wide.to_vector<double>();
+    const std::int64_t n = losses_.dim(1);
+    double sum = 0.0;
+    for (std::int64_t r = 0; r < losses_.dim(0); ++r) {
+      double of_rank = 0.0;
+      for (std::int64_t i = 0; i < n; ++i) of_rank += values[static_cast<std::size_t>(r * n + i)];
+      sum += of_rank;
+    }
+    return sum;
   }
-  return sum;
-}
+
+  /// What each rank has told. Waits for the device.
+  std::vector<std::vector<double>> told() const {
+    if (!told_.defined()) return {mine_};
+    const std::vector<double> values = told_.to_vector<double>();
+    std::vector<std::vector<double>> of_rank;
+    const auto n = static_cast<std::ptrdiff_t>(told_.dim(1));
+    for (auto at = values.begin(); at != values.end(); at += n) of_rank.emplace_back(at, at + n);
+    return of_rank;
+  }
+
+ private:
+  Tensor losses_;  // (ranks, micro-batches)
+  Tensor told_;    // (ranks, values)
+  std::vector<double> mine_;
+};
 
 }  // namespace
 
 StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
                     const StepOptions& options) {
-  const double targets = over_ranks(static_cast<double>(batch.target_count), "targets", options);
+  const double targets =
+      options.targets ? *options.targets
+                      : over_ranks(static_cast<double>(batch.target_count), "targets", options);
   if (targets == 0.0) {
     throw DataError("the batch of step {} has no token to predict; check the data's targets",
                     options.step);
@@ -177,8 +207,11 @@ StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
   } else {
     optimizer.update(options.step, options.lr);
   }
-  const double loss = total(losses, options) / targets;
-  const StepResult result{loss, optimizer.gradient_norm()};
+  const Results results(losses, options.meanwhile ? options.meanwhile() : std::vector<double>{},
+                        options.parallel != nullptr ? &options.parallel->communicator() : nullptr);
+  const StepResult result{.loss = results.loss() / targets,
+                          .gradient_norm = optimizer.gradient_norm(),
+                          .told = results.told()};
   if (options.parallel != nullptr) options.parallel->communicator().check();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
     throw NonFiniteError(

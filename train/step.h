@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <vector>
 
 #include "data/batch.h"
 #include "layers/language_model.h"
@@ -21,14 +23,21 @@ struct StepOptions {
   /// Adds the micro-batches' gradients as a fixed tree, so that the weights do not depend on how
   /// many ranks share the batch; costs a copy of the gradients per doubling of the micro-batches.
   bool deterministic = false;
+  /// Targets of the global batch, where they are known; else the ranks are asked.
+  std::optional<double> targets;
   /// Called when gradients are queued and weights and moments are about to change.
   std::function<void()> before_update;
+  /// Called when the device has all that it needs for the step: the host's time is free. What it
+  /// returns, as many values on all ranks, reaches them with the step's results.
+  std::function<std::vector<double>()> meanwhile;
   DataParallel* parallel = nullptr;  ///< null: this process has the whole batch
 };
 
 struct StepResult {
   double loss = 0.0;           ///< nats per target, mean over the batch
   double gradient_norm = 0.0;  ///< before clipping
+  /// What `meanwhile` returned on each rank.
+  std::vector<std::vector<double>> told;
 };
 
 /// Runs the step on this rank's part of the global batch, of which all ranks have an equal share in

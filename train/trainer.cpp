@@ -211,7 +211,7 @@ void Trainer::train() {
     }
     in_flight_.check();
     after_step(step_);
-    if (step_ < config_.steps) stop_if_asked();
+    if (step_ < config_.steps) stop_for(signal_);
   }
   save_last();
 }
@@ -222,8 +222,7 @@ bool Trainer::evaluated_before() {
   return group_ ? communicator()->gather(mine ? "yes" : "", "evaluated")[0] == "yes" : mine;
 }
 
-void Trainer::stop_if_asked() {
-  const int signal = stop_signal();
+void Trainer::stop_for(int signal) {
   if (signal == 0) return;
   save_last();
   throw Preempted(
@@ -231,7 +230,7 @@ void Trainer::stop_if_asked() {
       ::strsignal(signal), step_);
 }
 
-// The signal that asks to stop, the same in all ranks: the largest of those that any has got.
+// Of the signals that ranks have got the largest.
 int Trainer::stop_signal() {
   if (!group_) return stop_->requested();
   std::vector<double> signals(static_cast<std::size_t>(launch_.world_size));
@@ -240,25 +239,43 @@ int Trainer::stop_signal() {
   return static_cast<int>(*std::ranges::max_element(signals));
 }
 
+Batch Trainer::load(std::int64_t step) const {
+  const BatchSource& source = *dataset_.train;
+  const std::int64_t share = source.batch_size() / launch_.world_size;
+  return source.batch(step - 1, share * launch_.rank, share * (launch_.rank + 1));
+}
+
 StepReport Trainer::train_step(std::int64_t step) {
   const auto begin = Clock::now();
   const double lr = learning_rate(config_.optim.lr, config_.schedule, step - 1, config_.steps);
-  const BatchSource& source = *dataset_.train;
-  const std::int64_t share = source.batch_size() / launch_.world_size;
-  const Batch batch = source.batch(step - 1, share * launch_.rank, share * (launch_.rank + 1));
-  const StepResult result = run_step(*model_, *optimizer_, batch,
+  const Next now = next_.step == step ? std::move(next_) : Next{step, load(step), std::nullopt};
+  const auto prepare = [&]() -> std::vector<double> {
+    next_ = {};
+    if (step < config_.steps) next_ = {step + 1, load(step + 1), std::nullopt};
+    return {static_cast<double>(next_.batch.target_count), static_cast<double>(stop_->requested())};
+  };
+  const StepResult result = run_step(*model_, *optimizer_, now.batch,
                                      {.seed = static_cast<std::uint64_t>(config_.seed),
                                       .step = step,
                                       .lr = lr,
                                       .micro_batch_size = config_.micro_batch_size.value_or(0),
                                       .recompute = config_.recompute,
                                       .deterministic = config_.distributed.deterministic,
+                                      .targets = now.targets,
                                       .before_update =
                                           [this] {
                                             if (snapshot_) snapshot_->hold_up();
                                           },
+                                      .meanwhile = prepare,
                                       .parallel = parallel_ ? &*parallel_ : nullptr});
-  const std::int64_t tokens = batch.tokens.numel() * launch_.world_size;
+  next_.targets = 0.0;
+  signal_ = 0;
+  for (const std::vector<double>& of_rank : result.told) {
+    *next_.targets += of_rank[0];
+    signal_ = std::max(signal_, static_cast<int>(of_rank[1]));
+  }
+  if (!group_) signal_ = stop_->requested();
+  const std::int64_t tokens = now.batch.tokens.numel() * launch_.world_size;
   return {.step = step,
           .steps = config_.steps,
           .loss = result.loss,
@@ -266,8 +283,8 @@ StepReport Trainer::train_step(std::int64_t step) {
           .lr = lr,
           .seconds = seconds_since(begin),
           .tokens = tokens,
-          .training_flops =
-              3.0 * model_->forward_flops_per_token(source.seq_len()) * static_cast<double>(tokens),
+          .training_flops = 3.0 * model_->forward_flops_per_token(dataset_.train->seq_len()) *
+                            static_cast<double>(tokens),
           .peak_flops = peak_flops_,
           .memory_bytes = memory_in_use(device_)};
 }

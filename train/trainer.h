@@ -44,9 +44,13 @@ class Trainer {
   void restore(const Checkpoint& checkpoint);
   void report_start(bool resumed) const;
   void train();
+  /// A signal that asks to stop, the same on all ranks, which are asked; 0: none.
   int stop_signal();
-  /// Of all ranks together: saves and throws Preempted if any has been asked to stop.
-  void stop_if_asked();
+  /// Saves and throws Preempted if there is a signal.
+  void stop_for(int signal);
+  void stop_if_asked() { stop_for(stop_signal()); }
+  /// This rank's part of a step's batch.
+  Batch load(std::int64_t step) const;
   StepReport train_step(std::int64_t step);
   bool evaluation_due(std::int64_t step) const;
   bool evaluated_before();
@@ -82,7 +86,15 @@ class Trainer {
   std::optional<Snapshot> snapshot_;  ///< with checkpoint.async
   std::optional<MetricsFile> metrics_;
   ProgressLine progress_;
-  std::int64_t step_ = 0;         ///< steps done
+  std::int64_t step_ = 0;  ///< steps done
+  /// Made ready in the step before: a batch, and how many targets all ranks' parts of it have.
+  struct Next {
+    std::int64_t step = 0;
+    Batch batch;
+    std::optional<double> targets;
+  };
+  Next next_;
+  int signal_ = 0;                ///< what all ranks know of signals since the newest step
   std::int64_t saved_step_ = -1;  ///< of the newest checkpoint; -1: none
   std::int64_t saves_ = 0;        ///< checkpoints begun by this process
   BackgroundSave in_flight_;      ///< uses what is above: it must end before that does

@@ -78,13 +78,17 @@ Work Communicator::broadcast(const Tensor& t, int root, const char* label) {
   return start_broadcast(t, root, monitor_.enter(fmt::format("broadcast '{}'", label)));
 }
 
-void Communicator::sum_on_host(std::span<double> values, const char* label) {
+Tensor Communicator::gather_values(std::span<const double> values, const char* label) {
   const auto n = static_cast<std::int64_t>(values.size());
   const RoleScope role(Role::kWorkspace);
   const Tensor all = Tensor::empty({world_size(), n}, DType::kF64, device());
   all.slice(rank(), rank() + 1).copy_from_host(values.data());
   all_gather(all, label).wait();
-  const std::vector<double> host = all.to_vector<double>();
+  return all;
+}
+
+void Communicator::sum_on_host(std::span<double> values, const char* label) {
+  const std::vector<double> host = gather_values(values, label).to_vector<double>();
   check();
   std::ranges::fill(values, 0.0);
   for (std::size_t i = 0; i < host.size(); ++i) values[i % values.size()] += host[i];

@@ -85,6 +85,9 @@ class Communicator {
   /// may then be faster. The storage is held until the end.
   virtual void share(const Tensor& /*t*/, std::int64_t /*largest*/) {}
 
+  /// (world_size, values.size()) f64 on the tensors' device: the values of all ranks. Reading it
+  /// waits for the device, this call does not.
+  Tensor gather_values(std::span<const double> values, const char* label);
   /// values = Σ over ranks, summed in the order of ranks; blocks until done.
   void sum_on_host(std::span<double> values, const char* label);
   /// The strings of all ranks, in order: for small things, through the store. Blocks.

@@ -18,8 +18,8 @@ struct ParallelOptions {
   /// Sums over ranks form a fixed tree: see comm::Sum::kTree.
   bool deterministic = false;
   /// Sums begin while the backward goes on; else behind it.
-  bool overlap = false;
-  std::int64_t bucket_bytes = std::int64_t{400} << 20;
+  bool overlap = true;
+  std::int64_t bucket_bytes = std::int64_t{100} << 20;
 };
 
 /// How the arenas of laid-out parameters are cut for `world_size` ranks, with gradients of

@@ -1,6 +1,7 @@
 // Steps in which every rank is a thread.
 #include "train/distributed/data_parallel.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include "core/base/parallel.h"
@@ -80,6 +81,35 @@ TEST(DistDataParallel, ShardedAndPlainAgreeBitForBit) {
       EXPECT_EQ(sharded[1], plain[0]);
     }
   }
+}
+
+TEST(DistDataParallel, StepsBringWhatEachRankTells) {
+  const auto results = in_threads(2, [](comm::Communicator& c) {
+    set_num_threads(1);
+    std::string text;
+    std::vector<std::string> weights;
+    for (const bool known : {false, true}) {
+      XlstmLarge model(kModel);
+      DataParallel parallel(model.parameters(), c, {}, DType::kF32);
+      model.parameters().initialise(3);
+      AdamW optimizer(model.parameters(), {}, parallel.owned());
+      // More than a float32 can count.
+      const double mine = 16777217.0 + c.rank();
+      const StepResult result =
+          run_step(model, optimizer, batch_of(1, 4 * c.rank(), 4 * c.rank() + 4),
+                   {.targets = known ? std::optional(8.0 * 12.0) : std::nullopt,
+                    .meanwhile =
+                        [&] {
+                          return std::vector<double>{mine, -1.0};
+                        },
+                    .parallel = &parallel});
+      for (const auto& of_rank : result.told) text += fmt::format("{} ", fmt::join(of_rank, " "));
+      weights.push_back(bytes_of(model.parameters().master()));
+    }
+    return text + (weights[0] == weights[1] ? "same" : "different");
+  });
+  const std::string once = "16777217 -1 16777218 -1 ";
+  EXPECT_EQ(results, std::vector<std::string>(2, once + once + "same"));
 }
 
 TEST(DistDataParallel, AShardedRankHoldsItsMastersAlone) {
