@@ -5,11 +5,13 @@
 #   RANKS    numbers of processes, e.g. "1 2 4 8": powers of two, ascending
 #   CONFIG   configurations to train on random text, with their own micro_batch_size on each rank
 #   key=…    overrides for all runs
-# Environment: STEPS of each run (30), TRIES sets of overrides to compare at the largest number,
-# separated by semicolons, SMALL overrides that make a model for the checks of bits and faults.
-# Prints Markdown: tokens/s against one rank, ZeRO-1, the tries, the time that is not hidden, the
-# stall of an asynchronous checkpoint, bitwise equality of the deterministic mode, a SIGTERM that
-# stops all ranks, and a run that survives kill -9 on fewer ranks.
+# Environment: STEPS of each run (30), ACCUMULATE numbers of micro-batches a step ("1 4"), TRIES sets
+# of overrides to compare at the largest number of ranks, separated by semicolons, SMALL overrides
+# that make a model for the checks of bits and faults.
+# Prints Markdown: tokens/s against the mean of the GPUs each by itself (all at once), plain and
+# ZeRO-1, the tries, the time that is not hidden, the stall of an asynchronous checkpoint, bitwise
+# equality of the deterministic mode, a SIGTERM that stops all ranks, and a run that survives
+# kill -9 on fewer ranks.
 # Exit 1 if a check fails. Targets of speed are for the reader to judge.
 set -euo pipefail
 program=$(realpath "$1")
@@ -20,7 +22,8 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do configs+=("$1"); shift; done
 [ $# -gt 0 ] && shift
 overrides=("$@")
 steps=${STEPS:-30}
-IFS=';' read -ra tries <<<"${TRIES-distributed.bucket_mb=25;distributed.bucket_mb=8000}"
+read -ra accumulate <<<"${ACCUMULATE:-1 4}"
+IFS=';' read -ra tries <<<"${TRIES-distributed.bucket_mb=25;distributed.bucket_mb=400;distributed.overlap=false}"
 read -ra small <<<"${SMALL:-model.embedding_dim=256 model.num_heads=2 model.num_blocks=2 data.seq_len=256}"
 largest=${ranks[-1]}
 failed=0
@@ -38,7 +41,7 @@ start() {
   pids=()
   for ((r = 0; r < world; ++r)); do
     RANK=$r LOCAL_RANK=$r WORLD_SIZE=$world LOCAL_WORLD_SIZE=$world MASTER_ADDR=127.0.0.1 \
-      MASTER_PORT=$port OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / world > 0 ? $(nproc) / world : 1))} \
+      MASTER_PORT=$port OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / largest > 0 ? $(nproc) / largest : 1))} \
       "$program" train "$config" "${data[@]}" "output_dir=$work/$run" "steps=$steps" \
       "${overrides[@]}" "$@" >"$work/$run.$r.log" 2>&1 &
     pids+=($!)
@@ -59,23 +62,59 @@ train() {
   done
 }
 
+# measure WORLD CONFIG RUN [overrides]: to a number of steps; the checkpoint that ends a run would
+# take longer than they do.
+measure() {
+  local wanted=$measured run=$3 pid done=0
+  steps=100000 start "$@"
+  while [ "$done" -lt "$wanted" ]; do
+    sleep 0.2
+    done=$(grep -c '"loss"' "$work/$run/metrics.jsonl" 2>/dev/null) || true
+    for pid in "${pids[@]}"; do
+      if ! kill -0 "$pid" 2>/dev/null; then
+        echo "run $run failed:" >&2
+        tail -n 3 "$work/$run".*.log >&2
+        failed=1
+        done=$wanted
+      fi
+    done
+  done
+  kill -9 "${pids[@]}" 2>/dev/null || true
+  wait "${pids[@]}" 2>/dev/null || true
+}
+
+# alone CONFIG: every GPU by itself, all at once; prints the milliseconds of a step of each.
+alone() {
+  local config=$1 r all=()
+  shift
+  for ((r = 0; r < largest; ++r)); do
+    CUDA_VISIBLE_DEVICES=$r measure 1 "$config" "alone$r" "$@" &
+    all+=($!)
+  done
+  wait "${all[@]}"
+  for ((r = 0; r < largest; ++r)); do
+    [ -e "$work/alone$r/metrics.jsonl" ] && figures "alone$r"
+    rm -rf "$work/alone$r"
+  done
+}
+
 # figures RUN: median tokens/s, milliseconds and GiB of the second half of the steps; the stall.
 figures() {
   local stall
-  stall=$(grep -o '"checkpoint_stall_ms":[0-9.]*' "$work/$1/metrics.jsonl" | cut -d: -f2)
-  grep '"loss"' "$work/$1/metrics.jsonl" | tail -n $((steps / 2)) |
+  stall=$(grep -o '"checkpoint_stall_ms":[0-9.]*' "$work/$1/metrics.jsonl" | head -n 1 | cut -d: -f2) || true
+  grep '"loss"' "$work/$1/metrics.jsonl" | tail -n $((measured / 2)) |
     sed -E 's/.*"memory_bytes":([0-9.e+]+).*"seconds":([0-9.e+-]+).*"tokens_per_second":([0-9.e+]+).*/\3 \2 \1/' |
-    sort -g | awk -v stall="$stall" '{t[NR] = $1; s[NR] = $2; m = $3}
-      END {k = int((NR + 1) / 2); printf "%.0f %.2f %.1f %.0f", t[k], 1000 * s[k], m / 2^30, stall}'
+    sort -g | awk -v stall="${stall:--}" '{t[NR] = $1; s[NR] = $2; m = $3}
+      END {k = int((NR + 1) / 2); print t[k], 1000 * s[k], m / 2^30, stall}'
 }
 
-# row NAME RUN WORLD BASE: a line of the table; BASE: the figures of one rank.
+# row NAME WORLD RUN: a line of the table.
 row() {
-  local tokens ms memory stall base base_ms
-  read -r tokens ms memory stall <<<"$(figures "$2")"
-  read -r base base_ms _ <<<"$4"
-  awk -v n="$1" -v w="$3" -v t="$tokens" -v ms="$ms" -v m="$memory" -v b="$base" -v bms="$base_ms" -v st="$stall" \
-    'BEGIN {printf "| %s | %d | %d | %.3f | %.2f | %.2f | %.1f | %d |\n", n, w, t, t / b, ms, ms - bms, m, st}'
+  [ -e "$work/$3/metrics.jsonl" ] || return 0
+  figures "$3" | awk -v name="$1" -v world="$2" -v b="$base" -v bms="$base_ms" '{
+    stall = $4 == "-" ? "" : sprintf("%.1f", $4)
+    printf "| %s | %d | %d | %.3f | %.2f | %.2f | %.1f | %s |\n", name, world, $1, $1 / b, $2, $2 - bms, $3, stall}'
+  rm -rf "$work/$3"
 }
 
 micro_batch() { sed -n 's/^micro_batch_size: *//p' "$1"; }
@@ -83,29 +122,34 @@ micro_batch() { sed -n 's/^micro_batch_size: *//p' "$1"; }
 for config in "${configs[@]}"; do
   name=$(basename "$config" .yaml)
   per=$(micro_batch "$config")
-  echo "## $name, $per sequences a rank"
-  echo "| run | ranks | tokens/s | × one | ms a step | ms more than one | GiB | checkpoint stall ms |"
-  echo "|---|---|---|---|---|---|---|---|"
-  timed=("checkpoint.every=$steps" checkpoint.async=true)
-  train 1 "$config" base "data.batch_size=$per" "${timed[@]}" || continue
-  base=$(figures base)
-  row plain base 1 "$base"
-  rm -rf "$work/base"
-  for world in "${ranks[@]}"; do
-    [ "$world" -gt 1 ] || continue
-    for zero in 0 1; do
-      train "$world" "$config" run "data.batch_size=$((per * world))" "distributed.zero_stage=$zero" "${timed[@]}" || continue
-      row "$([ $zero = 1 ] && echo ZeRO-1 || echo plain)" run "$world" "$base"
-      rm -rf "$work/run"
+  for times in "${accumulate[@]}"; do
+    measured=$((steps / times > 12 ? steps / times : 12))
+    share=$((per * times))
+    singles=$(alone "$config" "data.batch_size=$share")
+    [ -n "$singles" ] || continue
+    read -r base base_ms <<<"$(awk '{t += $1; m += $2} END {print t / NR, m / NR}' <<<"$singles")"
+    echo "## $name, $times × $per sequences a rank"
+    echo "One rank alone, all at once: $(awk '{printf "%s%.2f", (NR > 1 ? ", " : ""), $2}' <<<"$singles") ms a step, $(awk '{printf "%.1f", $3; exit}' <<<"$singles") GiB; their mean is the base of the ratios."
+    echo
+    echo "| run | ranks | tokens/s | × one | ms a step | ms more than one | GiB | checkpoint stall ms |"
+    echo "|---|---|---|---|---|---|---|---|"
+    for world in "${ranks[@]}"; do
+      [ "$world" -gt 1 ] || continue
+      for zero in 0 1; do
+        more=("distributed.zero_stage=$zero")
+        # One step of the second half waits for the copy of the one before; the median does not see it.
+        [ "$world" = "$largest" ] && more+=("checkpoint.every=$((measured * 2 / 3))" checkpoint.async=true)
+        measure "$world" "$config" run "data.batch_size=$((share * world))" "${more[@]}"
+        row "$([ $zero = 1 ] && echo ZeRO-1 || echo plain)" "$world" run
+      done
     done
+    [ "$times" = "${accumulate[0]}" ] && for try in "${tries[@]}"; do
+      read -ra more <<<"$try"
+      measure "$largest" "$config" run "data.batch_size=$((share * largest))" "${more[@]}"
+      row "$try" "$largest" run
+    done
+    echo
   done
-  for try in "${tries[@]}"; do
-    read -ra more <<<"$try"
-    train "$largest" "$config" run "data.batch_size=$((per * largest))" "${timed[@]}" "${more[@]}" || continue
-    row "$try" run "$largest" "$base"
-    rm -rf "$work/run"
-  done
-  echo
 done
 
 echo "## Checks"
