@@ -36,7 +36,7 @@ data=("data.train=$work/text.txt" data.val=null data.tokenizer=byte data.documen
 
 # start WORLD CONFIG RUN [overrides]: every rank in the background; their ids in `pids`.
 start() {
-  local world=$1 config=$2 run=$3 port=$((20000 + RANDOM % 20000)) r
+  local world=$1 config=$2 run=$3 port=$((20000 + RANDOM % 12000))  # below those that connections take r
   shift 3
   pids=()
   for ((r = 0; r < world; ++r)); do
@@ -69,7 +69,7 @@ measure() {
   steps=100000 start "$@"
   while [ "$done" -lt "$wanted" ]; do
     sleep 0.2
-    done=$(grep -c '"loss"' "$work/$run/metrics.jsonl" 2>/dev/null) || true
+    done=$(grep -c '"loss"' "$work/$run/metrics.jsonl" 2>/dev/null) || done=${done:-0}
     for pid in "${pids[@]}"; do
       if ! kill -0 "$pid" 2>/dev/null; then
         echo "run $run failed:" >&2
