@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "core/base/error.h"
+#include "core/cuda/checkers.h"
 #include "core/cuda/error.h"
 #include "core/kernels/matmul.h"
 #include "core/tensor/tensor.h"
@@ -145,6 +146,12 @@ class Library {
     CUBLAS_CHECK(cublasLtMatmul(handle_, plan.operation, &alpha, b, plan.a, a, plan.b, &beta, out,
                                 plan.c, out, plan.c, &plan.algorithm, workspace(stream.device()),
                                 kWorkspaceBytes, stream.handle()));
+    // Some of cuBLASLt's kernels store by the copy engine.
+    const Gemm& p = key.problem;
+    if (p.ldc == p.n && (p.batch == 1 || p.stride_c == p.m * p.n)) {
+      mark_written(stream, out,
+                   static_cast<std::size_t>(p.batch * p.m * p.n) * size_of(p.out_dtype));
+    }
   }
 
  private:

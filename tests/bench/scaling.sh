@@ -36,7 +36,8 @@ data=("data.train=$work/text.txt" data.val=null data.tokenizer=byte data.documen
 
 # start WORLD CONFIG RUN [overrides]: every rank in the background; their ids in `pids`.
 start() {
-  local world=$1 config=$2 run=$3 port=$((20000 + RANDOM % 12000))  # below those that connections take r
+  # The port: below those that connections take.
+  local world=$1 config=$2 run=$3 port=$((20000 + RANDOM % 12000)) r
   shift 3
   pids=()
   for ((r = 0; r < world; ++r)); do

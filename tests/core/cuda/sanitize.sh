@@ -8,13 +8,13 @@
 # racecheck: that lane 0 of a warp, arriving at an mbarrier behind __syncwarp(), arrives for the others too. It then
 #   reports all that Hopper's mLSTM kernels pass on in shared memory. Configure the build with -DCAROUSEL_RACECHECK=ON,
 #   where every lane arrives for itself: the same order, in terms that it knows.
-# initcheck: what the copy engine writes to device memory (cp.async.bulk). The kernels name it through NVTX
-#   (core/cuda/checkers.h); CudaMlstmHopper.EveryElementIsWritten shows that they are right.
+# initcheck: what the copy engine writes to device memory (cp.async.bulk), as some of cuBLASLt's kernels do too. We name it
+#   through NVTX (core/cuda/checkers.h); CudaMlstmHopper.EveryElementIsWritten and the products' tests show that it is right.
 set -u
 build=${1:-build/cuda-release}
 shift || true
 tools=("$@")
-for_racecheck=$(grep -c "^CAROUSEL_RACECHECK:BOOL=ON" "$build/CMakeCache.txt")
+for_racecheck=$(grep -cs "^CAROUSEL_RACECHECK:BOOL=ON" "$build/CMakeCache.txt")
 [ ${#tools[@]} -gt 0 ] || { tools=(memcheck initcheck); [ "$for_racecheck" = 0 ] || tools+=(racecheck); }
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 if [[ " ${tools[*]} " == *" racecheck "* && $for_racecheck = 0 ]]; then

@@ -21,6 +21,10 @@ struct SlstmCase {
   bool initial, reset;
 };
 
+void PrintTo(const SlstmCase& c, std::ostream* out) {  // GoogleTest's name
+  *out << c.batch << "x" << c.time << "x" << c.heads << "x" << c.size;
+}
+
 // One block and several, ragged slices, 1 to 8 batch rows a cluster, and heads that do not fit on
 // chip: more than 256 dimensions in float32, more than 768 in bf16. From 257 dimensions on bf16
 // takes the split forward: slices of 32 and 48, and with 132 multiprocessors clusters of 1, 2 and 4
@@ -110,37 +114,39 @@ std::vector<Tensor> run_slstm(const Bench& bench, const SlstmCase& c) {
 // In bf16, dr and db are sums of rounded numbers here and of unrounded ones on the CPU.
 constexpr double kBf16Slack = 0x1p-8;
 
-TEST(CudaSlstm, MatchesTheCpuInBothDirections) {
+class CudaSlstmCase : public ::testing::TestWithParam<SlstmCase> {};
+
+TEST_P(CudaSlstmCase, MatchesTheCpuInBothDirections) {
   CAROUSEL_REQUIRE_CUDA();
-  for (const SlstmCase& c : kCases) {
-    SCOPED_TRACE(::testing::Message()
-                 << c.batch << " x " << c.time << " x " << c.heads << " x " << c.size);
-    expect_cuda_matches_cpu([&](const Bench& bench) { return run_slstm(bench, c); }, 4e-6,
-                            kBf16Slack);
-  }
+  expect_cuda_matches_cpu([&](const Bench& bench) { return run_slstm(bench, GetParam()); }, 4e-6,
+                          kBf16Slack);
 }
 
-TEST(CudaSlstm, ComputesOnlyWhatIsAskedFor) {
+INSTANTIATE_TEST_SUITE_P(All, CudaSlstmCase, ::testing::ValuesIn(kCases));
+
+class CudaSlstmSize : public ::testing::TestWithParam<std::int64_t> {};
+
+TEST_P(CudaSlstmSize, ComputesOnlyWhatIsAskedFor) {
   CAROUSEL_REQUIRE_CUDA();
-  for (const std::int64_t size : {24ll, 96ll, 260ll, 780ll}) {
-    const SlstmCase c{2, 5, 1, size, false, true};
-    expect_cuda_matches_cpu(
-        [&](const Bench& bench) {
-          slstm::CellForwardArgs all = forward_args(bench, c);
-          slstm::cell_fwd(bench.device(), all);
-          slstm::CellForwardArgs only_h;
-          only_h.in = all.in;
-          only_h.h = bench.output(all.h.shape());
-          slstm::cell_fwd(bench.device(), only_h);
-          slstm::CellBackwardArgs only_dr = testing::backward_args(all);
-          only_dr.dh = bench.input(all.h.shape(), 11);
-          only_dr.dr = bench.wide_input(all.in.r.shape(), 12);
-          slstm::cell_bwd(bench.device(), only_dr);
-          return std::vector<Tensor>{only_h.h, only_dr.dr};
-        },
-        4e-6, kBf16Slack);
-  }
+  const SlstmCase c{2, 5, 1, GetParam(), false, true};
+  expect_cuda_matches_cpu(
+      [&](const Bench& bench) {
+        slstm::CellForwardArgs all = forward_args(bench, c);
+        slstm::cell_fwd(bench.device(), all);
+        slstm::CellForwardArgs only_h;
+        only_h.in = all.in;
+        only_h.h = bench.output(all.h.shape());
+        slstm::cell_fwd(bench.device(), only_h);
+        slstm::CellBackwardArgs only_dr = testing::backward_args(all);
+        only_dr.dh = bench.input(all.h.shape(), 11);
+        only_dr.dr = bench.wide_input(all.in.r.shape(), 12);
+        slstm::cell_bwd(bench.device(), only_dr);
+        return std::vector<Tensor>{only_h.h, only_dr.dr};
+      },
+      4e-6, kBf16Slack);
 }
+
+INSTANTIATE_TEST_SUITE_P(All, CudaSlstmSize, ::testing::Values(24, 96, 260, 780));
 
 }  // namespace
 }  // namespace carousel
