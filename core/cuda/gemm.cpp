@@ -148,7 +148,9 @@ class Library {
                                 kWorkspaceBytes, stream.handle()));
     // Some of cuBLASLt's kernels store by the copy engine.
     const Gemm& p = key.problem;
-    if (p.ldc == p.n && (p.batch == 1 || p.stride_c == p.m * p.n)) {
+    const bool behind = p.ldc == p.n && (p.batch == 1 || p.stride_c == p.m * p.n);
+    const bool beside = p.ldc == p.n * p.batch && p.stride_c == p.n;
+    if (behind || beside) {
       mark_written(stream, out,
                    static_cast<std::size_t>(p.batch * p.m * p.n) * size_of(p.out_dtype));
     }
