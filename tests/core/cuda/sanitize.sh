@@ -2,7 +2,8 @@
 # Runs the CUDA tests under compute-sanitizer, each test in a process of its own, and tells which are
 # not clean.
 #   bash tests/core/cuda/sanitize.sh [BUILD_DIR] [TOOL …]      tools: memcheck initcheck, and racecheck in a build for it
-# FILTER: gtest's; by default all CUDA tests but those of the memory cache, which is off here. JOBS: tests at once (4). LIMIT: seconds a test (300).
+# FILTER: gtest's; by default all CUDA tests but those of the memory cache, which is off here. JOBS: tests at once (4; under racecheck the sLSTM's
+# clusters wait for each other in spinning, and many at once hardly come on). LIMIT: seconds a test (300).
 #
 # What compute-sanitizer 2025.3 does not see, each shown by a kernel of a few lines:
 # racecheck: that lane 0 of a warp, arriving at an mbarrier behind __syncwarp(), arrives for the others too. It then
