@@ -81,7 +81,7 @@ class NcclCommunicator final : public Communicator {
   const char* backend() const override { return "nccl"; }
 
   void share(const Tensor& t, std::int64_t largest) override {
-    if (peers_ == nullptr) return;
+    if (peers_ == nullptr || t.bytes() < PeerMemory::kLeast) return;
     const std::string problem =
         peers_->share(t, static_cast<std::size_t>(largest) * size_of(t.dtype()), gathering());
     if (!problem.empty() && rank() == 0) {

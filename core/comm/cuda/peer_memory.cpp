@@ -5,8 +5,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <random>
 
 #include "core/comm/cuda/tree_sum.h"
@@ -24,20 +26,29 @@ std::size_t counters_bytes(int world_size) {
   return n * n * 2 * kCounterStride * sizeof(std::uint32_t);
 }
 
-// A new block of shared memory under a name that nobody else has; empty, with errno, if the system
-// refuses.
-std::string create_shared(std::size_t bytes) {
-  std::random_device random;
-  const std::string name = fmt::format("/carousel-{}-{:08x}{:08x}", ::getpid(), random(), random());
-  const int fd = ::shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600);
-  if (fd < 0) return {};
-  const int error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes));
-  ::close(fd);
-  if (error == 0) return name;
-  ::shm_unlink(name.c_str());
-  errno = error;
-  return {};
-}
+// A new block of shared memory under a name that nobody else has, until this is destroyed; whoever
+// has mapped it keeps it.
+class SharedName {
+ public:
+  explicit SharedName(std::size_t bytes) {
+    std::random_device random;
+    name_ = fmt::format("/carousel-{}-{:08x}{:08x}", ::getpid(), random(), random());
+    const int fd = ::shm_open(name_.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600);
+    error_ = fd < 0 ? errno : ::posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+    if (fd >= 0) ::close(fd);
+  }
+  ~SharedName() { ::shm_unlink(name_.c_str()); }
+  SharedName(const SharedName&) = delete;
+  SharedName& operator=(const SharedName&) = delete;
+
+  /// Empty if the system has refused.
+  std::string name() const { return error_ == 0 ? name_ : ""; }
+  std::string refusal() const { return std::strerror(error_); }
+
+ private:
+  std::string name_;
+  int error_ = 0;
+};
 
 void* map_shared(const std::string& name, std::size_t bytes) {
   const int fd = ::shm_open(name.c_str(), O_RDWR, 0);
@@ -65,16 +76,17 @@ std::string text_of(cudaError_t status) {
 std::unique_ptr<PeerMemory> PeerMemory::connect(int rank, int world_size, Device device,
                                                 const Gather& gather, std::string& problem) {
   std::unique_ptr<PeerMemory> peers(new PeerMemory(rank, world_size, device));
-  const std::string name = rank == 0 ? create_shared(counters_bytes(world_size)) : "";
-  const std::string refused = name.empty() ? std::strerror(errno) : "";
-  const std::string shared = gather(name)[0];
+  std::optional<SharedName> own;
+  if (rank == 0) own.emplace(counters_bytes(world_size));
+  const std::string name = gather(own ? own->name() : "")[0];
   if (world_size > kMaxTreeRanks) {
     problem = fmt::format("more than {} ranks", kMaxTreeRanks);
+  } else if (name.empty()) {
+    problem = own ? own->refusal() : "rank 0 has no shared memory";
   } else {
-    problem = shared.empty() ? refused : peers->set_up(shared);
+    problem = peers->set_up(name);
   }
   problem = first_problem(gather(problem));
-  if (!name.empty()) ::shm_unlink(name.c_str());
   if (!problem.empty()) peers.reset();
   return peers;
 }
@@ -119,7 +131,8 @@ std::string PeerMemory::share(const Tensor& t, std::size_t largest, const Gather
   if (needed > 0) {
     CAROUSEL_CHECK(!inbox_.tensor.defined(), "a second tensor to exchange");
     const RoleScope role(Role::kWorkspace);
-    const auto inbox = Tensor::empty({static_cast<std::int64_t>(needed)}, DType::kU8, device_);
+    const std::size_t bytes = std::max(needed, kLeast);
+    const auto inbox = Tensor::empty({static_cast<std::int64_t>(bytes)}, DType::kU8, device_);
     if (std::string problem = share_one(inbox, gather, inbox_); !problem.empty()) {
       close(shared);
       return problem;
@@ -130,12 +143,10 @@ std::string PeerMemory::share(const Tensor& t, std::size_t largest, const Gather
 }
 
 std::string PeerMemory::share_one(const Tensor& t, const Gather& gather, Shared& shared) {
-  // The driver packs smaller blocks together, and hands out the whole of such a pack.
-  constexpr std::size_t kLeast = std::size_t{2} << 20;
   const cuda::Stream compute(device_);
   std::string mine;
   cudaIpcMemHandle_t handle{};
-  std::string problem = "small tensors";
+  std::string problem = "a small tensor";
   if (t.bytes() >= kLeast) {
     const cudaError_t status = cudaIpcGetMemHandle(&handle, t.raw());
     problem = status == cudaSuccess ? "" : text_of(status);

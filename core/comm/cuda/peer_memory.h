@@ -22,6 +22,9 @@ namespace carousel::comm {
 /// so that no host waits, and a host can end the waits for a rank that has died.
 class PeerMemory {
  public:
+  /// Bytes of the smallest tensor that can be shared: the driver packs smaller blocks together, and
+  /// hands out the whole of such a pack.
+  static constexpr std::size_t kLeast = std::size_t{2} << 20;
   /// The strings of all ranks, in order; collective.
   using Gather = std::function<std::vector<std::string>(const std::string&)>;
 
