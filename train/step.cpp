@@ -134,9 +134,10 @@ double over_ranks(double value, const char* label, const StepOptions& options) {
   return value;
 }
 
-// Of all ranks, and what they have told, when they are read; nothing here waits for the device.
+// The losses of all ranks' micro-batches, and what the ranks have told.
 class Results {
  public:
+  /// Queues what brings them; does not wait for the device.
   Results(const std::vector<Tensor>& losses, const std::vector<double>& mine,
           comm::Communicator* ranks) {
     const int world_size = ranks != nullptr ? ranks->world_size() : 1;

@@ -211,7 +211,7 @@ void Trainer::train() {
     }
     in_flight_.check();
     after_step(step_);
-    if (step_ < config_.steps) stop_for(signal_);
+    if (step_ < config_.steps) stop_for(group_ ? signal_ : stop_signal());
   }
   save_last();
 }
@@ -274,7 +274,6 @@ StepReport Trainer::train_step(std::int64_t step) {
     *next_.targets += of_rank[0];
     signal_ = std::max(signal_, static_cast<int>(of_rank[1]));
   }
-  if (!group_) signal_ = stop_->requested();
   const std::int64_t tokens = now.batch.tokens.numel() * launch_.world_size;
   return {.step = step,
           .steps = config_.steps,

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "core/cuda/arrivals.cuh"
+#include "core/cuda/registers.cuh"
 
 namespace carousel::mlstm::hopper {
 
@@ -101,14 +102,8 @@ __device__ __forceinline__ void cluster_barrier() {
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
-template <int registers>
-__device__ __forceinline__ void grow_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
-}
-template <int registers>
-__device__ __forceinline__ void shrink_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
-}
+using carousel::cuda::grow_registers;
+using carousel::cuda::shrink_registers;
 
 // --- copies ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 // eight only multiply, so that most of their registers hold weights, and four only advance the
 // state, so that reading inputs and writing results happens while the others multiply.
 #include "core/cuda/launch.h"
+#include "core/cuda/registers.cuh"
 #include "layers/slstm/cuda/cell.cuh"
 #include "layers/slstm/cuda/mma.cuh"
 #include "layers/slstm/cuda/mma.h"
@@ -18,15 +19,6 @@ __device__ __forceinline__ void signal_sums() {
 __device__ __forceinline__ void wait_for_sums() {
   asm volatile("bar.sync %0, %1;" ::"n"(kSumsReady), "n"(kSplitThreads) : "memory");
 }
-template <int kRegisters>
-__device__ __forceinline__ void grow_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ __forceinline__ void shrink_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
 // Where a block stands and what it shares.
 struct Block {
   const ForwardPointers<bf16>& p;
@@ -258,10 +250,10 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
                           plan.split_cells(), plan.rows > 2 ? 2 : 1);
   const Block block{p, plan, exchange, spilled, sums, h, head, first_sequence, rank * plan.slice};
   if (thread < kSplitCellThreads) {
-    shrink_registers<kSplitCellRegisters>();
+    cuda::shrink_registers<kSplitCellRegisters>();
     advance_states(block, thread);
   } else {
-    grow_registers<kSplitRegisters>();
+    cuda::grow_registers<kSplitRegisters>();
     multiply<kGroups, kTiles, kHeld>(block, (thread - kSplitCellThreads) / 32);
   }
 }
