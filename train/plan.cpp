@@ -1,13 +1,13 @@
 #include "train/plan.h"
 
 #include <algorithm>
-#include <array>
 
 #include "core/kernels/matmul.h"
 #include "optim/adamw.h"
 #include "train/distributed/process_group.h"
 #include "train/model_factory.h"
 #include "train/step.h"
+#include "train/units.h"
 
 namespace carousel {
 namespace {
@@ -25,25 +25,11 @@ Batch blank_batch(const DataConfig& data, std::int64_t sequences, DeviceType dev
   return batch;
 }
 
-// 1234567 -> "1.23 M".
-std::string with_unit(double value, double base, const char* suffix) {
-  constexpr std::array kPrefixes = {"", "k", "M", "G", "T", "P", "E"};
-  std::size_t p = 0;
-  while (value >= base && p + 1 < kPrefixes.size()) {
-    value /= base;
-    ++p;
-  }
-  const char* binary = base == 1024.0 && p > 0 ? "i" : "";
-  return fmt::format("{:.4g} {}{}{}", value, kPrefixes[p], binary, suffix);
-}
-
 DeviceType planned_device(DeviceChoice choice) {
   const bool cuda = choice == DeviceChoice::kUseCuda ||
                     (choice == DeviceChoice::kAuto && has_backend(DeviceType::kCuda));
   return cuda ? DeviceType::kCuda : DeviceType::kCpu;
 }
-
-std::string bytes(std::size_t n) { return with_unit(static_cast<double>(n), 1024.0, "B"); }
 
 }  // namespace
 
@@ -117,11 +103,12 @@ std::string to_string(const Plan& plan, std::int64_t steps) {
   for (int r = 0; r < kNumRoles; ++r) {
     const std::size_t peak = plan.memory.peak[static_cast<std::size_t>(r)];
     if (peak > 0)
-      text += fmt::format("  {:<14}  {:>12}\n", name_of(static_cast<Role>(r)), bytes(peak));
+      text += fmt::format("  {:<14}  {:>12}\n", name_of(static_cast<Role>(r)), bytes_text(peak));
   }
-  return text + fmt::format(
-                    "  {:<14}  {:>12}  at once\n  {:<14}  {:>12}  with what is kept for reuse\n",
-                    "together", bytes(plan.memory.total_peak), "held", bytes(plan.memory.reserved));
+  return text +
+         fmt::format("  {:<14}  {:>12}  at once\n  {:<14}  {:>12}  with what is kept for reuse\n",
+                     "together", bytes_text(plan.memory.total_peak), "held",
+                     bytes_text(plan.memory.reserved));
 }
 
 }  // namespace carousel
