@@ -2,6 +2,7 @@
 
 #include "core/base/log.h"
 #include "train/checkpoint/directory.h"
+#include "train/interchange/json_reader.h"
 
 namespace carousel {
 namespace fs = std::filesystem;
@@ -90,10 +91,12 @@ void save_checkpoint(const fs::path& directory, std::int64_t step,
 
 Checkpoint::Checkpoint(fs::path path, Manifest manifest)
     : path_(std::move(path)), manifest_(std::move(manifest)) {
-  try {
-    trainer_ = nlohmann::json::parse(text_of("trainer.json"));
-  } catch (const nlohmann::json::exception& e) {
-    throw CheckpointError("'{}' is broken: {}", (path_ / "trainer.json").string(), e.what());
+  const fs::path trainer = path_ / "trainer.json";
+  trainer_ = parse_json_object(trainer, text_of("trainer.json"));
+  const auto hash = trainer_.find("config_hash");
+  if (hash != trainer_.end() && !hash->is_string()) {
+    throw CheckpointError("'{}' is broken: config_hash is {}, must be text", trainer.string(),
+                          shown(*hash));
   }
 }
 

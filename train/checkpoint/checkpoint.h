@@ -44,7 +44,7 @@ struct CheckpointContents {
   std::shared_ptr<CheckpointPeers> peers;  ///< null: there are none
   std::string config_json;
   std::string tokenizer_json;
-  nlohmann::json trainer;
+  nlohmann::json trainer = nlohmann::json::object();
 };
 
 /// Writes `directory`/step-N, creating the directory; replaces a checkpoint of the same step. When
@@ -62,7 +62,8 @@ std::string optimizer_part_name(int rank, int world_size);
 class Checkpoint {
  public:
   /// Reads all of it once. Throws CheckpointError that lists everything wrong: files that are
-  /// missing, or have another size or hash than the manifest says, and an unsound manifest.
+  /// missing, or have another size or hash than the manifest says, and an unsound manifest or
+  /// trainer.json.
   static Checkpoint open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }

@@ -129,6 +129,22 @@ TEST(Checkpoint, ABadTokenizerIsACheckpointError) {
   }
 }
 
+TEST(Checkpoint, ATrainerJsonOfAnotherFormIsACheckpointError) {
+  const TempDir dir;
+  save_checkpoint(dir.path(), 1, marked_contents(1));
+  const auto refused = [&](const nlohmann::json& trainer, const std::string& why) {
+    CheckpointContents contents = marked_contents(2);
+    contents.trainer = trainer;
+    save_checkpoint(dir.path(), 2, contents);
+    expect_error<CheckpointError>([&] { Checkpoint::open(dir / "step-00000002"); },
+                                  {"step-00000002/trainer.json", why});
+    EXPECT_EQ(newest_good_checkpoint(dir.path())->step(), 1);
+  };
+  refused(nlohmann::json::array({1, 2}), "not a JSON object");
+  refused("text", "not a JSON object");
+  refused({{"config_hash", 12}}, "config_hash is 12, must be text");
+}
+
 TEST(NewestGoodCheckpoint, IsTheHighestStepOrNothing) {
   const TempDir dir;
   EXPECT_FALSE(newest_good_checkpoint(dir / "none"));
