@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <optional>
-#include <string_view>
 
 #include "core/base/file.h"
 #include "core/base/log.h"
@@ -20,22 +18,12 @@ namespace {
 constexpr std::string_view kTemporary = ".tmp";
 constexpr std::string_view kReplaced = ".old";
 
-std::optional<std::int64_t> step_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "step-";
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  const std::string_view digits = name.substr(kPrefix.size());
-  std::int64_t step = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
-  if (error != std::errc() || step < 0 || checkpoint_name(step) != name) return std::nullopt;
-  return step;
-}
-
 // The step of ".step-N<suffix>".
 std::optional<std::int64_t> step_of_hidden(std::string_view name, std::string_view suffix) {
   if (!name.starts_with('.') || !name.ends_with(suffix)) return std::nullopt;
   name.remove_prefix(1);
   name.remove_suffix(std::min(name.size(), suffix.size()));
-  return step_of(name);
+  return checkpoint_step(name);
 }
 
 fs::path hidden_path(const fs::path& directory, std::int64_t step, std::string_view suffix) {
@@ -77,6 +65,16 @@ void for_each_entry(const fs::path& directory, F&& f) {
 
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:08}", step); }
 
+std::optional<std::int64_t> checkpoint_step(std::string_view name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const std::string_view digits = name.substr(kPrefix.size());
+  std::int64_t step = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  if (error != std::errc() || step < 0 || checkpoint_name(step) != name) return std::nullopt;
+  return step;
+}
+
 bool directory_exists(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -93,8 +91,23 @@ std::vector<FoundCheckpoint> list_checkpoints(const fs::path& directory) {
   if (!directory_exists(directory)) return found;
   if (!path_exists(directory)) return found;
   for_each_entry(directory, [&](const std::string& name) {
-    if (const auto step = step_of(name)) found.push_back({*step, directory / name});
+    if (const auto step = checkpoint_step(name)) found.push_back({*step, directory / name});
   });
+  std::ranges::sort(found, std::greater{}, &FoundCheckpoint::step);
+  return found;
+}
+
+std::vector<FoundCheckpoint> list_checkpoints_as_cleaned(const fs::path& directory) {
+  std::vector<FoundCheckpoint> found = list_checkpoints(directory);
+  if (!directory_exists(directory)) return found;
+  std::vector<FoundCheckpoint> replaced;
+  for_each_entry(directory, [&](const std::string& name) {
+    const auto step = step_of_hidden(name, kReplaced);
+    if (step && std::ranges::find(found, *step, &FoundCheckpoint::step) == found.end()) {
+      replaced.push_back({*step, directory / name});
+    }
+  });
+  found.insert(found.end(), replaced.begin(), replaced.end());
   std::ranges::sort(found, std::greater{}, &FoundCheckpoint::step);
   return found;
 }

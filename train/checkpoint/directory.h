@@ -7,13 +7,17 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace carousel {
 
 /// "step-00001000".
 std::string checkpoint_name(std::int64_t step);
+/// The inverse; nothing for other names.
+std::optional<std::int64_t> checkpoint_step(std::string_view name);
 
 /// False if nothing has that name. Throws CheckpointError if it is no directory, or if it cannot be
 /// told.
@@ -27,6 +31,9 @@ struct FoundCheckpoint {
 /// Everything in the directory that is named like a checkpoint, good or not, newest step first;
 /// empty if there is no such directory. Throws CheckpointError if it cannot be read.
 std::vector<FoundCheckpoint> list_checkpoints(const std::filesystem::path& directory);
+/// The same as if clean_up() had run, for readers that must change nothing: where an interrupted
+/// replacement left no "step-N", its ".step-N.old" is listed.
+std::vector<FoundCheckpoint> list_checkpoints_as_cleaned(const std::filesystem::path& directory);
 
 /// Keeps savers and cleaners of one directory apart, between processes; the system releases it when
 /// the process ends, however it ends. Where the file system has no locks it is held without effect.

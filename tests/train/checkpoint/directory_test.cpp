@@ -78,6 +78,26 @@ TEST(CheckpointDirectory, LoadingLeavesARunningSaveAlone) {
   EXPECT_FALSE(fs::exists(temporary_path(dir.path(), 2)));
 }
 
+TEST(CheckpointDirectory, CanBeListedAsCleanedWithoutCleaning) {
+  const TempDir dir;
+  for (const char* name : {"step-00000002", "step-00000009", ".step-00000002.old",
+                           ".step-00000005.old", ".step-00000007.tmp", "step-00000004.old"}) {
+    fs::create_directory(dir / name);
+  }
+  const std::vector<std::string> before = entries(dir.path());
+  const auto found = list_checkpoints_as_cleaned(dir.path());
+  EXPECT_EQ(entries(dir.path()), before);
+  std::vector<fs::path> paths;
+  for (const FoundCheckpoint& f : found) paths.push_back(f.path);
+  EXPECT_EQ(paths, (std::vector<fs::path>{dir / "step-00000009", dir / ".step-00000005.old",
+                                          dir / "step-00000002"}));
+  clean_up(dir.path());
+  const auto cleaned = list_checkpoints(dir.path());
+  EXPECT_TRUE(
+      std::ranges::equal(found, cleaned, {}, &FoundCheckpoint::step, &FoundCheckpoint::step));
+  EXPECT_TRUE(list_checkpoints_as_cleaned(dir / "none").empty());
+}
+
 TEST(CheckpointDirectory, AFailedRenamePutsTheReplacedOneBack) {
   const TempDir dir;
   save_checkpoint(dir.path(), 1, marked_contents(1));
