@@ -3,13 +3,21 @@
 #include <nlohmann/json.hpp>
 
 #include "core/kernels/matmul.h"
+#include "train/checkpoint/directory.h"
 #include "train/model_factory.h"
 #include "train/weights.h"
 
 namespace carousel {
 
+bool is_checkpoint(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::exists(path / Manifest::kFileName, error)) return true;
+  const auto place = std::filesystem::canonical(path, error);  // "." and links have a name, too
+  return !error && checkpoint_step(place.filename().string());
+}
+
 Checkpoint open_checkpoint(const std::filesystem::path& path) {
-  if (std::filesystem::exists(path / "manifest.json")) return Checkpoint::open(path);
+  if (is_checkpoint(path)) return Checkpoint::open(path);
   auto newest = newest_good_checkpoint(path / "checkpoints");
   if (!newest) {
     throw CheckpointError(

@@ -11,6 +11,9 @@
 
 namespace carousel {
 
+/// Whether a path stands for one checkpoint, good or not: it has a manifest, or the name.
+bool is_checkpoint(const std::filesystem::path& path);
+
 /// `path`: a run directory, whose newest good checkpoint is taken, or a checkpoint directory.
 /// Throws CheckpointError if there is none or it is damaged.
 Checkpoint open_checkpoint(const std::filesystem::path& path);

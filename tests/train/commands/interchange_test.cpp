@@ -47,6 +47,12 @@ TEST(InterchangeCommands, FailuresHaveTheirExitCodes) {
   EXPECT_NE(no_model.err.find("neither model.safetensors"), std::string::npos) << no_model.err;
   const auto no_run = run_program("export " + (dir / "none") + " " + (dir / "out"));
   EXPECT_EQ(no_run.code, 4) << no_run.err;
+  std::filesystem::create_directories(dir / "run/checkpoints/step-00000002");
+  const auto no_manifest =
+      run_program("export " + (dir / "run/checkpoints/step-00000002") + " " + (dir / "out"));
+  EXPECT_EQ(no_manifest.code, 4) << no_manifest.err;
+  EXPECT_NE(no_manifest.err.find("manifest.json': No such file"), std::string::npos)
+      << no_manifest.err;
   EXPECT_EQ(run_program("export " + (dir / "none") + " " + (dir / "out") + " --dtype f8").code, 2);
   EXPECT_EQ(run_program("import " + dir.path()).code, 2);
 }
