@@ -20,13 +20,14 @@ namespace carousel {
 namespace {
 
 constexpr void (*kCommands[])(CLI::App&) = {
-    add_train,  add_run,  add_generate, add_eval,   add_plan,   add_check,
-    add_config, add_data, add_doctor,   add_import, add_export,
+    add_train,      add_run,    add_generate, add_eval,   add_plan,   add_check,
+    add_checkpoint, add_config, add_data,     add_doctor, add_import, add_export,
 };
 
 /// Prints each line of the message behind "error: ", and gives the exit code back.
 int fail(ExitCode code, std::string_view message) {
   finish_status();
+  std::fflush(stdout);  // what was printed until then comes before it
   const char* prefix = code == ExitCode::kPreempted ? "" : "error: ";
   while (!message.empty()) {
     const std::string line(message.substr(0, message.find('\n')));

@@ -115,7 +115,7 @@ TEST_F(ProgramTest, HelpAndVersionExitWithZero) {
   expect("--version", 0, version_text() + "\n");
   expect("--help", 0, "Exit codes");
   for (const std::string command :
-       {"train", "run", "generate", "eval", "plan", "config", "doctor"}) {
+       {"train", "run", "generate", "eval", "plan", "checkpoint", "config", "doctor"}) {
     expect("--help", 0, "\n  " + command + " ");
     expect(command + " --help", 0, "Example: carousel " + command);
   }

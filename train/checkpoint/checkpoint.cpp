@@ -100,7 +100,9 @@ Checkpoint::Checkpoint(fs::path path, Manifest manifest)
   }
 }
 
-Checkpoint Checkpoint::open(const fs::path& path) { return {path, verify(path, true)}; }
+Checkpoint Checkpoint::open(const fs::path& path, bool read_contents) {
+  return {path, verify(path, read_contents)};
+}
 
 std::string optimizer_part_name(int rank, int world_size) {
   return fmt::format("optimizer-{:05}-of-{:05}.safetensors", rank + 1, world_size);

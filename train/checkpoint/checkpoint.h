@@ -63,8 +63,8 @@ class Checkpoint {
  public:
   /// Reads all of it once. Throws CheckpointError that lists everything wrong: files that are
   /// missing, or have another size or hash than the manifest says, and an unsound manifest or
-  /// trainer.json.
-  static Checkpoint open(const std::filesystem::path& path);
+  /// trainer.json. Without `read_contents` it compares sizes alone.
+  static Checkpoint open(const std::filesystem::path& path, bool read_contents = true);
 
   const std::filesystem::path& path() const { return path_; }
   std::int64_t step() const { return manifest_.step; }

@@ -16,6 +16,7 @@ void add_generate(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_check(CLI::App& app);
+void add_checkpoint(CLI::App& app);
 void add_config(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_import(CLI::App& app);

@@ -145,6 +145,16 @@ TEST(Checkpoint, ATrainerJsonOfAnotherFormIsACheckpointError) {
   refused({{"config_hash", 12}}, "config_hash is 12, must be text");
 }
 
+TEST(Checkpoint, OpensBySizesAloneOnRequest) {
+  const TempDir dir;
+  save_checkpoint(dir.path(), 1, marked_contents(3));
+  flip_bit(dir / "step-00000001/model.safetensors", 8000);
+  EXPECT_EQ(Checkpoint::open(dir / "step-00000001", false).step(), 1);
+  fs::resize_file(dir / "step-00000001/model.safetensors", 1000);
+  expect_error<CheckpointError>([&] { Checkpoint::open(dir / "step-00000001", false); },
+                                {"model.safetensors: 1000 bytes"});
+}
+
 TEST(NewestGoodCheckpoint, IsTheHighestStepOrNothing) {
   const TempDir dir;
   EXPECT_FALSE(newest_good_checkpoint(dir / "none"));
