@@ -6,10 +6,8 @@
 #include <xxhash.h>
 
 #include <CLI/Version.hpp>
-#include <cerrno>
 #include <chrono>
 #include <climits>
-#include <cstring>
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -21,6 +19,7 @@
 #include "core/kernels/register.h"
 #include "train/build_info.h"
 #include "train/cpu_features.h"
+#include "train/run_file.h"
 
 namespace carousel {
 namespace {
@@ -134,13 +133,7 @@ void write_environment(const std::filesystem::path& path) {
   // Arguments and host names need not be UTF-8.
   const std::string text =
       environment().dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-  std::ofstream out(path);
-  out << text << '\n';
-  out.close();
-  if (!out) {
-    throw UsageError("cannot write '{}': {}; choose a writable output_dir", path.string(),
-                     std::strerror(errno));
-  }
+  write_run_file(path, text + '\n');
 }
 
 }  // namespace carousel

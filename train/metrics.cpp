@@ -2,10 +2,8 @@
 
 #include <unistd.h>
 
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -34,10 +32,6 @@ std::string format_duration(double seconds) {
 
 double mfu(const StepReport& r) { return r.training_flops / r.seconds / *r.peak_flops; }
 
-std::string write_error(const std::filesystem::path& path, const char* remedy) {
-  return fmt::format("cannot write '{}': {}; {}", path.string(), std::strerror(errno), remedy);
-}
-
 struct Kept {
   bool all = true;
   bool evaluated = false;  // there is an evaluation of the last step
@@ -58,6 +52,24 @@ Kept copy_lines_up_to(std::istream& in, std::int64_t last_step, std::ostream& ou
     }
   }
   return kept;
+}
+
+// Leaves of an existing file what a run that goes on behind `resumed_step` has not to do again.
+// Whether that has an evaluation of this step.
+bool keep_lines_up_to(const std::filesystem::path& path, std::int64_t resumed_step) {
+  if (!std::filesystem::is_regular_file(path)) return false;
+  const char* remedy = "choose a writable output_dir";
+  std::ifstream in(path);
+  const std::filesystem::path kept = path.string() + ".kept";
+  std::ofstream out(kept);
+  const Kept what = copy_lines_up_to(in, resumed_step, out);
+  out.close();
+  if (in.bad() || !in.is_open() || !out) throw UsageError("{}", write_error(kept, remedy));
+  // Renamed whole, so that no moment exists at which lines to keep are lost.
+  if (what.all ? std::remove(kept.c_str()) : std::rename(kept.c_str(), path.c_str())) {
+    throw UsageError("{}", write_error(path, remedy));
+  }
+  return what.evaluated;
 }
 
 }  // namespace
@@ -86,29 +98,9 @@ void ProgressLine::show(const StepReport& report) {
 }
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t resumed_step)
-    : path_(path) {
-  const char* remedy = "choose a writable output_dir";
-  if (std::filesystem::is_regular_file(path)) {
-    std::ifstream in(path);
-    const std::filesystem::path kept = path.string() + ".kept";
-    std::ofstream out(kept);
-    const Kept what = copy_lines_up_to(in, resumed_step, out);
-    evaluated_ = what.evaluated;
-    out.close();
-    if (in.bad() || !in.is_open() || !out) throw UsageError("{}", write_error(kept, remedy));
-    // Renamed whole, so that no moment exists at which lines to keep are lost.
-    if (what.all ? std::remove(kept.c_str()) : std::rename(kept.c_str(), path.c_str())) {
-      throw UsageError("{}", write_error(path, remedy));
-    }
-  }
-  file_.open(path, std::ios::app);
-  if (!file_) throw UsageError("{}", write_error(path, remedy));
-}
+    : evaluated_(keep_lines_up_to(path, resumed_step)), file_(path) {}
 
-void MetricsFile::write(const nlohmann::json& record) {
-  file_ << record.dump() << '\n' << std::flush;
-  if (!file_) throw UsageError("{}", write_error(path_, "make room and start again to continue"));
-}
+void MetricsFile::write(const nlohmann::json& record) { file_.write(record.dump() + '\n'); }
 
 nlohmann::json step_record(const StepReport& r) {
   nlohmann::json json = {{"step", r.step},

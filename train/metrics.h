@@ -4,12 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
 #include "core/tensor/device.h"
+#include "train/run_file.h"
 
 namespace carousel {
 
@@ -61,9 +61,8 @@ class MetricsFile {
   void write(const nlohmann::json& record);
 
  private:
-  std::filesystem::path path_;
-  bool evaluated_ = false;
-  std::ofstream file_;
+  bool evaluated_;
+  GrowingFile file_;
 };
 
 /// {"step", "loss", "grad_norm", "lr", "seconds", "tokens_per_second", "memory_bytes"[, "mfu"]}

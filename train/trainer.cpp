@@ -1,10 +1,8 @@
 #include "train/trainer.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <utility>
 
 #include "core/base/log.h"
@@ -17,6 +15,7 @@
 #include "train/interchange/published_model.h"
 #include "train/model_factory.h"
 #include "train/peak_flops.h"
+#include "train/run_file.h"
 #include "train/step.h"
 #include "train/weights.h"
 
@@ -40,17 +39,6 @@ std::optional<Checkpoint> choose_checkpoint(const Config& config,
 }
 
 std::string hash_of(const Config& config) { return fmt::format("{:016x}", config_hash(config)); }
-
-// A file that is written whole at the start of a run.
-void write_text(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  out.close();
-  if (!out) {
-    throw UsageError("cannot write '{}': {}; choose a writable output_dir", path.string(),
-                     std::strerror(errno));
-  }
-}
 
 bool due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
 
@@ -149,7 +137,7 @@ void Trainer::open_run_directory() {
         directory_.string());
   }
   init_logging((directory_ / "train.log").string());
-  write_text(directory_ / "config.yaml", to_yaml(config_));
+  write_run_file(directory_ / "config.yaml", to_yaml(config_));
   write_environment(directory_ / "env.json");
 }
 
