@@ -39,24 +39,10 @@ std::size_t proc_kilobytes(std::string_view key) {
   return std::strtoull(proc_value("/proc/meminfo", key).c_str(), nullptr, 10) << 10;
 }
 
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = {};
-  return gethostname(name, HOST_NAME_MAX) == 0 ? name : "";
-}
-
 std::string system_text() {
   utsname system{};
   if (uname(&system) != 0) return "";
   return fmt::format("{} {} {}", system.sysname, system.release, system.machine);
-}
-
-std::string now_text() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32] = {};
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
 }
 
 std::vector<std::string> command_line() {
@@ -87,6 +73,20 @@ std::string version_text() {
   const BuildInfo& build = build_info();
   return fmt::format("carousel {}{}", build.version,
                      *build.git_commit == '\0' ? "" : fmt::format(" ({})", build.git_commit));
+}
+
+std::string now_text() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32] = {};
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+std::string host_name() {
+  char name[HOST_NAME_MAX + 1] = {};
+  return gethostname(name, HOST_NAME_MAX) == 0 ? name : "";
 }
 
 std::string cpu_name() {

@@ -11,6 +11,10 @@ namespace carousel {
 /// "carousel 0.1.0 (0bc4e2510f3a)".
 std::string version_text();
 
+/// The present time as "2025-01-31T12:00:00Z".
+std::string now_text();
+/// This machine's name; empty if the system does not tell.
+std::string host_name();
 /// The CPU's name as the system gives it.
 std::string cpu_name();
 /// "AVX2 FMA BMI2 …": the instruction sets that are present.
