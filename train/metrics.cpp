@@ -14,11 +14,6 @@
 namespace carousel {
 namespace {
 
-std::string format_eta(double seconds) {
-  const auto total = static_cast<std::int64_t>(std::llround(std::max(seconds, 0.0)));
-  return fmt::format("{}:{:02}:{:02}", total / 3600, total / 60 % 60, total % 60);
-}
-
 std::string format_rate(double per_second) {
   if (per_second >= 1e6) return fmt::format("{:.2f}M", per_second / 1e6);
   if (per_second >= 1e3) return fmt::format("{:.1f}k", per_second / 1e3);
@@ -74,6 +69,11 @@ bool keep_lines_up_to(const std::filesystem::path& path, std::int64_t resumed_st
 
 }  // namespace
 
+std::string format_clock(double seconds) {
+  const auto total = static_cast<std::int64_t>(std::llround(std::max(seconds, 0.0)));
+  return fmt::format("{}:{:02}:{:02}", total / 3600, total / 60 % 60, total % 60);
+}
+
 std::string format_progress(const StepReport& r) {
   return fmt::format(
       "step {}/{} | loss {:.4f} | norm {:.3f} | lr {:.1e} | {} | {} tok/s | MFU {} | "
@@ -81,7 +81,7 @@ std::string format_progress(const StepReport& r) {
       r.step, r.steps, r.loss, r.gradient_norm, r.lr, format_duration(r.seconds),
       format_rate(static_cast<double>(r.tokens) / r.seconds),
       r.peak_flops ? fmt::format("{:.1f}%", 100.0 * mfu(r)) : "n/a",
-      static_cast<double>(r.memory_bytes) / (1 << 30), format_eta(r.eta_seconds));
+      static_cast<double>(r.memory_bytes) / (1 << 30), format_clock(r.eta_seconds));
 }
 
 ProgressLine::~ProgressLine() { finish_status(); }

@@ -32,6 +32,9 @@ struct StepReport {
 /// mem 12.3 GiB | eta 0:01:02`
 std::string format_progress(const StepReport& report);
 
+/// "0:01:02" for 62 seconds.
+std::string format_clock(double seconds);
+
 /// Shows steps: in place after every step on a terminal, else a line in the log every `every` steps
 /// and at the end; the log file gets those lines in either case.
 class ProgressLine {
