@@ -29,7 +29,7 @@ echo
 
 cat <<EOF
 
-Done. The run is in runs/quickstart (metrics.jsonl, train.log, checkpoints/). Next:
+Done. The run is in runs/quickstart (report.html, metrics.jsonl, train.log, checkpoints/). Next:
   $carousel generate runs/quickstart --prompt "In the beginning" --tokens 1000
   $carousel train configs/quickstart.yaml data.train=$text steps=3000     # goes on from here
   $carousel train configs/shakespeare_cpu.yaml data.train=YOUR_TEXT.txt

@@ -108,7 +108,10 @@ void Trainer::set_up() {
     }
     snapshot_.emplace(std::move(sources));
   }
-  if (first()) metrics_.emplace(directory_ / "metrics.jsonl", step_);
+  if (first()) {
+    records_.emplace(config_, step_,
+                     run_facts(config_, *model_, dataset_, device_, launch_.world_size));
+  }
   report_start(checkpoint.has_value());
 }
 
@@ -194,25 +197,25 @@ void Trainer::train() {
     const double mean = seconds_since(begin) / static_cast<double>(step_ - begun_at);
     report.eta_seconds = mean * static_cast<double>(config_.steps - step_);
     if (first()) {
-      metrics_->write(step_record(report));
+      records_->write(step_record(report));
       progress_.show(report);
     }
     in_flight_.check();
     after_step(step_);
     if (step_ < config_.steps) stop_for(group_ ? signal_ : stop_signal());
   }
-  save_last();
+  save_last("finished");
 }
 
 // Whether metrics.jsonl has the evaluation of the step that the run is resumed at.
 bool Trainer::evaluated_before() {
-  const bool mine = first() && metrics_->evaluated();
+  const bool mine = first() && records_->evaluated();
   return group_ ? communicator()->gather(mine ? "yes" : "", "evaluated")[0] == "yes" : mine;
 }
 
 void Trainer::stop_for(int signal) {
   if (signal == 0) return;
-  save_last();
+  save_last("stopped on request");
   throw Preempted(
       "stopped by the signal '{}' after step {}, which is saved; start again to continue",
       ::strsignal(signal), step_);
@@ -290,7 +293,10 @@ void Trainer::evaluate_now(std::int64_t step) {
   const EvalResult result =
       evaluate(*model_, *dataset_.validation, config_.micro_batch_size.value_or(0),
                dataset_.tokenizer.get(), communicator(), [this] { stop_if_asked(); });
-  if (first()) metrics_->write(eval_record(step, result));
+  if (first()) {
+    records_->write(eval_record(step, result));
+    records_->report("training", step);
+  }
   log::info("validation at step {}: {}", step, to_string(result));
 }
 
@@ -328,12 +334,13 @@ void Trainer::save(std::int64_t step, bool background) {
   } else {
     checkpoint_writer(step, false)();
   }
-  if (first()) metrics_->write(checkpoint_record(step, seconds_since(begin)));
+  if (first()) records_->write(checkpoint_record(step, seconds_since(begin)));
 }
 
-void Trainer::save_last() {
+void Trainer::save_last(const std::string& state) {
   save(step_, false);
   in_flight_.finish("the end of the run");
+  if (first()) records_->report(state, step_);
   // Launchers may end the other processes when the first has ended.
   if (group_) communicator()->barrier("last checkpoint");
 }

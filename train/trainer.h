@@ -18,13 +18,15 @@
 #include "train/distributed/process_group.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
+#include "train/run_records.h"
 #include "train/stop_signal.h"
 
 namespace carousel {
 
 /// One run, or one process of it: where a launcher has started several, each trains on its part of
-/// every batch. The run directory, output_dir, holds config.yaml, train.log, metrics.jsonl and
-/// checkpoints/; rank 0 alone writes to it, but for the parts of a sharded optimizer.
+/// every batch. The run directory, output_dir, holds config.yaml, env.json, train.log,
+/// metrics.jsonl, tensorboard/ if asked for, report.html and checkpoints/; rank 0 alone writes to
+/// it, but for the parts of a sharded optimizer.
 class Trainer {
  public:
   /// Opens data and run directory, builds the model, and loads the newest good checkpoint or
@@ -60,8 +62,9 @@ class Trainer {
   void sample_now(std::int64_t step);
   /// `background`: in a thread, where checkpoint.async asks for it.
   void save(std::int64_t step, bool background);
-  /// Saves where training ends; returns when all ranks have all checkpoints on the disk.
-  void save_last();
+  /// Saves where training ends, and reports that it is now in `state`; returns when all ranks have
+  /// all checkpoints on the disk.
+  void save_last(const std::string& state);
   std::function<void()> checkpoint_writer(std::int64_t step, bool from_snapshot);
 
   bool first() const { return launch_.rank == 0; }
@@ -83,8 +86,8 @@ class Trainer {
   std::unique_ptr<LanguageModel> model_;
   std::optional<DataParallel> parallel_;
   std::optional<AdamW> optimizer_;
-  std::optional<Snapshot> snapshot_;  ///< with checkpoint.async
-  std::optional<MetricsFile> metrics_;
+  std::optional<Snapshot> snapshot_;   ///< with checkpoint.async
+  std::optional<RunRecords> records_;  ///< of rank 0
   ProgressLine progress_;
   std::int64_t step_ = 0;  ///< steps done
   /// Made ready in the step before: a batch, and how many targets all ranks' parts of it have.

@@ -6,7 +6,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/base/log.h"
 #include "tests/support/errors.h"
+#include "tests/support/event_file.h"
 #include "tests/support/temp_dir.h"
 #include "tests/train/checkpoint/support.h"
 #include "train/run_directory.h"
@@ -74,6 +76,14 @@ class TrainerTest : public ::testing::Test {
     }
     return steps;
   }
+  std::string report() const { return testing::read_file(run_path() / "report.html"); }
+  /// The validation loss at a step.
+  double evaluation(int step) const {
+    for (const auto& row : metrics()) {
+      if (row.at("step") == step && row.contains("val_loss")) return row.at("val_loss");
+    }
+    throw std::runtime_error("no such evaluation");
+  }
   std::vector<float> final_weights() {
     return load_trained_model(run_path(), DeviceChoice::kUseCpu)
         .model->parameters()
@@ -103,6 +113,92 @@ TEST_F(TrainerTest, WritesItsRunDirectory) {
   EXPECT_LT(rows[10].at("loss").get<double>(), rows[0].at("loss").get<double>());
   EXPECT_FALSE(std::filesystem::exists(checkpoint(2)));  // keep: 3
   EXPECT_TRUE(std::filesystem::exists(checkpoint(8)));
+}
+
+TEST_F(TrainerTest, ItsReportTellsWhatTheRecordsTell) {
+  config_.eval.every = 4;
+  Trainer(config_).run();
+  const std::string html = report();
+  const auto rows = metrics();
+  for (const std::string& part :
+       {std::string("<h1>tiny</h1>\n<p>finished: step 8 of 8, at 20"), std::string("<polyline "),
+        fmt::format("<title>step 1: {:.5g}</title>", rows[0].at("loss").get<double>()),
+        fmt::format("<tr><td>4</td><td>{:.4f}</td>", evaluation(4)),
+        fmt::format("<tr><td>8</td><td>{:.4f}</td>", evaluation(8)),
+        std::string("<tr><th>device</th><td>cpu, "), std::string("\n  tokenizer: char\n")}) {
+    EXPECT_NE(html.find(part), std::string::npos) << part << " is not in " << html;
+  }
+  EXPECT_FALSE(std::filesystem::exists(run_path() / "report.html.tmp"));
+  EXPECT_FALSE(std::filesystem::exists(run_path() / "tensorboard"));  // nobody asked for it
+}
+
+TEST_F(TrainerTest, TheReportOfAStoppedRunGoesOnWithIt) {
+  {
+    Trainer trainer(config_);
+    std::raise(SIGTERM);
+    expect_error<Preempted>([&] { trainer.run(); }, {"after step 1"});
+  }
+  EXPECT_NE(report().find("<p>stopped on request: step 1 of 8, at "), std::string::npos);
+  const std::string first = fmt::format("<title>step 1: {:.5g}</title>", losses()[0]);
+  EXPECT_NE(report().find(first), std::string::npos) << report();
+  Trainer(config_).run();
+  EXPECT_NE(report().find("<p>finished: step 8 of 8, at "), std::string::npos);
+  EXPECT_NE(report().find(first), std::string::npos) << report();
+}
+
+TEST_F(TrainerTest, EachEvaluationRenewsTheReport) {
+  config_.eval.every = 2;
+  config_.checkpoint.every = 4;
+  Trainer trainer(config_);
+  std::filesystem::create_directories(run_path() / "checkpoints");
+  std::ofstream(checkpoint(4)) << "in the way";  // ends the run there
+  expect_error<CheckpointError>([&] { trainer.run(); }, {"Not a directory"});
+  EXPECT_NE(report().find("<p>training: step 4 of 8, at "), std::string::npos) << report();
+  EXPECT_NE(report().find("<tr><td>2</td>"), std::string::npos) << report();
+}
+
+TEST_F(TrainerTest, AReportThatCannotBeWrittenIsAWarning) {
+  std::filesystem::create_directories(run_path() / "report.html/in-the-way");
+  ::testing::internal::CaptureStderr();
+  EXPECT_NO_THROW(Trainer(config_).run());
+  init_logging();
+  const std::string text = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(text.find("no new report: cannot rename to"), std::string::npos) << text;
+  EXPECT_TRUE(std::filesystem::exists(checkpoint(8)));
+}
+
+TEST_F(TrainerTest, TensorBoardGetsTheRecordsOfMetricsAndWhereARunIsResumed) {
+  config_.logging.tensorboard = true;
+  config_.eval.every = 4;
+  {
+    Trainer trainer(config_);
+    std::raise(SIGTERM);
+    expect_error<Preempted>([&] { trainer.run(); }, {"after step 1"});
+  }
+  Trainer(config_).run();
+  const std::filesystem::path directory = run_path() / "tensorboard";
+  std::vector<std::int64_t> starts;
+  std::vector<std::pair<std::int64_t, std::map<std::string, float>>> events;
+  for (const std::string& name : testing::entries(directory)) {
+    for (const auto& event : testing::read_events(directory / name)) {
+      if (event.start) starts.push_back(event.step);
+      if (!event.scalars.empty()) events.emplace_back(event.step, event.scalars);
+    }
+  }
+  EXPECT_EQ(starts, (std::vector<std::int64_t>{1, 2}));
+  const auto rows = metrics();
+  ASSERT_EQ(events.size(), rows.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(events[i].first, rows[i].at("step"));
+    EXPECT_EQ(events[i].second.size() + 1, rows[i].size());
+    for (const auto& [tag, value] : events[i].second) {
+      const std::string key = tag.substr(tag.find('/') + 1);
+      const std::string phase = tag.substr(0, tag.find('/'));
+      const std::string name =
+          phase == "train" ? key : (phase == "eval" ? "val_" : "checkpoint_") + key;
+      EXPECT_EQ(value, static_cast<float>(rows[i].at(name).get<double>())) << tag;
+    }
+  }
 }
 
 TEST_F(TrainerTest, AnInterruptedRunEndsWithTheSameBits) {

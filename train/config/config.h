@@ -48,7 +48,8 @@ struct SampleConfig {
 };
 
 struct LoggingConfig {
-  std::int64_t every = 10;  ///< steps
+  std::int64_t every = 10;   ///< steps
+  bool tensorboard = false;  ///< an event file besides metrics.jsonl
 };
 
 struct DistributedConfig {

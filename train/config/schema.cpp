@@ -310,6 +310,8 @@ void add_services(std::vector<Field>& all) {
             &S::temperature).at_least(0).at_most(100),
       Entry("logging.every", "between lines of the log", &Config::logging, &LoggingConfig::every)
           .at_least(1).unit("steps"),
+      Entry("logging.tensorboard", "write event files for TensorBoard to output_dir/tensorboard",
+            &Config::logging, &LoggingConfig::tensorboard),
   };
   for (Field& field : fields) field.may_change = true;
   all.insert(all.end(), fields.begin(), fields.end());

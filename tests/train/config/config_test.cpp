@@ -26,6 +26,7 @@ TEST(Config, DefaultsAreTheMembersInitialValues) {
   EXPECT_EQ(config.optim.lr, defaults.optim.lr);
   EXPECT_EQ(config.schedule.decay_steps, std::nullopt);
   EXPECT_EQ(config.output_dir, "runs/tiny");
+  EXPECT_FALSE(config.logging.tensorboard);
 }
 
 TEST(Config, EveryKindOfValueIsRead) {
@@ -52,7 +53,8 @@ TEST(Config, EveryKindOfValueIsRead) {
                             "precision: bf16\n"
                             "device: cpu\n"
                             "micro_batch_size: 4\n"
-                            "sample: {every: 5, prompt: \"Once\\nupon\"}\n")
+                            "sample: {every: 5, prompt: \"Once\\nupon\"}\n"
+                            "logging: {every: 3, tensorboard: true}\n")
                             .config;
   EXPECT_EQ(config.seed, 7);
   EXPECT_EQ(config.steps, 200);
@@ -75,6 +77,8 @@ TEST(Config, EveryKindOfValueIsRead) {
   EXPECT_EQ(config.device, DeviceChoice::kUseCpu);
   EXPECT_EQ(config.micro_batch_size, 4);
   EXPECT_EQ(config.sample.prompt, "Once\nupon");
+  EXPECT_EQ(config.logging.every, 3);
+  EXPECT_TRUE(config.logging.tensorboard);
 }
 
 TEST(Config, ValidationIsAFractionOrPaths) {
@@ -202,9 +206,9 @@ TEST(ConfigExplain, ShowsValueOriginAndMeaningOfEveryKey) {
 
 TEST(ConfigHash, ChangesWithWhatDefinesTheRunAndNothingElse) {
   const std::uint64_t hash = config_hash(load_text(kMinimal).config);
-  for (const char* free :
-       {"steps=5", "name=other", "output_dir=x", "device=cpu", "eval.batches=3",
-        "checkpoint.every=7", "checkpoint.async=true", "sample.tokens=3", "logging.every=1"}) {
+  for (const char* free : {"steps=5", "name=other", "output_dir=x", "device=cpu", "eval.batches=3",
+                           "checkpoint.every=7", "checkpoint.async=true", "sample.tokens=3",
+                           "logging.every=1", "logging.tensorboard=true"}) {
     EXPECT_EQ(config_hash(load_text(kMinimal, {free}).config), hash) << free;
   }
   std::set<std::uint64_t> hashes{hash};

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "tests/support/event_file.h"
 #include "tests/support/group_program.h"
 #include "tests/train/checkpoint/support.h"
 #include "tests/train/distributed/support.h"
@@ -58,6 +59,21 @@ TEST_F(DistTraining, LossesDoNotDependOnTheNumberOfProcesses) {
   train(4, "four");
   expect_close("two", "one");
   expect_close("four", "one");
+}
+
+TEST_F(DistTraining, TheFirstProcessAloneKeepsTheRecords) {
+  train(2, "two", "steps=3 logging.tensorboard=true");
+  const auto files = testing::entries(dir_ / "two/tensorboard");
+  ASSERT_EQ(files.size(), 1u);
+  int steps = 0;
+  for (const auto& event : testing::read_events(dir_ / ("two/tensorboard/" + files[0]))) {
+    steps += static_cast<int>(event.scalars.count("train/loss"));
+  }
+  EXPECT_EQ(steps, 3);
+  const std::string report = read_file(dir_ / "two/report.html");
+  for (const char* part : {"finished: step 3 of 3", "<tr><th>processes</th><td>2</td></tr>"}) {
+    EXPECT_NE(report.find(part), std::string::npos) << report;
+  }
 }
 
 TEST_F(DistTraining, AShardedOptimizerTrainsTheSame) {
