@@ -10,8 +10,8 @@
 # that make a model for the checks of bits and faults.
 # Prints Markdown: tokens/s against the mean of the GPUs each by itself (all at once), plain and
 # ZeRO-1, the tries, the time that is not hidden, the stall of an asynchronous checkpoint, bitwise
-# equality of the deterministic mode, a SIGTERM that stops all ranks, and a run that survives
-# kill -9 on fewer ranks.
+# equality of the deterministic mode, a SIGTERM that stops all ranks, a run that survives kill -9
+# on fewer ranks, and one that `carousel run` starts again.
 # Exit 1 if a check fails. Targets of speed are for the reader to judge.
 set -euo pipefail
 program=$(realpath "$1")
@@ -223,5 +223,25 @@ if [ "$largest" -gt 1 ]; then
   else
     failed=1
   fi
+fi
+
+# The launcher: a worker is killed once, and all start again from the newest checkpoint and finish.
+if [ "$largest" -gt 1 ]; then
+  "$program" run --standalone --nproc-per-node "$largest" --max-restarts 1 train "$config" "${data[@]}" \
+    "output_dir=$work/launched" steps=200 "${overrides[@]}" "${check[@]}" checkpoint.every=20 \
+    distributed.zero_stage=1 distributed.timeout_s=20 >"$work/launched.log" 2>&1 &
+  launcher=$!
+  until_saved launched
+  read -ra workers <"/proc/$launcher/task/$launcher/children" || true
+  kill -9 "${workers[-1]}"
+  code=0
+  wait "$launcher" || code=$?
+  steps_done=$(ls "$work/launched/checkpoints" | sort | tail -n 1)
+  again=$(grep -m 1 "restart 1 of 1" "$work/launched.log") || again="not started again"
+  if [ "$code" != 0 ] || [ "$steps_done" != step-00000200 ] || [[ $again == not* ]]; then
+    failed=1
+    tail -n 5 "$work/launched.log" >&2
+  fi
+  echo "- carousel run --nproc-per-node $largest --max-restarts 1, a worker killed: exit code $code at $steps_done; $again"
 fi
 exit $failed
