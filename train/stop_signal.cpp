@@ -1,6 +1,7 @@
 #include "train/stop_signal.h"
 
 #include <array>
+#include <atomic>
 #include <csignal>
 
 namespace carousel {
@@ -8,7 +9,9 @@ namespace {
 
 constexpr std::array kSignals = {SIGTERM, SIGUSR1, SIGINT};
 
-volatile std::sig_atomic_t stop_requested = 0;
+// Signals come in any thread.
+std::atomic<int> stop_requested{0};
+static_assert(std::atomic<int>::is_always_lock_free, "handlers of signals must not wait");
 std::array<struct sigaction, kSignals.size()> previous_actions;
 
 void on_signal(int signal) {
