@@ -63,6 +63,17 @@ TEST(Step, MicroBatchesGiveTheGradientOfTheWholeBatch) {
       1e-5);
 }
 
+// Powers of two scale without rounding.
+TEST(Step, KnownTargetsReplaceTheBatchsOwnCount) {
+  const Batch batch = random_batch(4, 8);
+  TinyRun counted(tiny_config());
+  TinyRun known(tiny_config());
+  const auto a = run_step(counted.model, *counted.optimizer, batch, {.lr = 0.01});
+  const auto b = run_step(known.model, *known.optimizer, batch, {.lr = 0.01, .targets = 64.0});
+  EXPECT_EQ(b.loss, a.loss / 2);
+  EXPECT_EQ(b.gradient_norm, a.gradient_norm / 2);
+}
+
 TEST(Step, RepeatsBitForBit) {
   auto config = tiny_config();
   config.dropout = 0.3;
