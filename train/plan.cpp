@@ -1,7 +1,5 @@
 #include "train/plan.h"
 
-#include <algorithm>
-
 #include "core/kernels/matmul.h"
 #include "optim/adamw.h"
 #include "train/distributed/process_group.h"
@@ -64,10 +62,8 @@ Plan make_plan(const Config& config, std::int64_t vocab, int processes) {
   Tensor inbox;  // what the other GPUs send of a bucket
   if (plan.device == DeviceType::kCuda && processes > 1) {
     const RoleScope role(Role::kWorkspace);
-    std::int64_t largest = 0;
-    for (const Bucket& b : buckets) largest = std::max(largest, b.range.size());
-    inbox =
-        Tensor::empty({largest / processes * (processes - 1)}, parameters.grad().dtype(), device);
+    inbox = Tensor::empty({largest_bucket(buckets) / processes * (processes - 1)},
+                          parameters.grad().dtype(), device);
   }
   AdamW optimizer(parameters, config.optim, owned);
   const Batch batch = blank_batch(config.data, config.data.batch_size / processes, plan.device);

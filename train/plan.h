@@ -21,8 +21,8 @@ struct Plan {
 /// Builds the model for a vocabulary of `vocab` tokens and runs training steps of it on the meta
 /// device, which counts every allocation and computes nothing. Scratch inside kernels is not
 /// counted, but for what CUDA's matrix products keep; nor are NCCL's own buffers. `device: auto` is
-/// what this machine has. The memory is each one's of `processes` that train together. Throws
-/// UsageError if the batch does not divide among them.
+/// what this machine has. The memory is each one's of `processes` that train together, on GPUs of
+/// one host. Throws UsageError if the batch does not divide among them.
 Plan make_plan(const Config& config, std::int64_t vocab, int processes = 1);
 
 /// The plan as a table for people; `steps` is the length of the run.

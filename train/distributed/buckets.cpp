@@ -21,6 +21,12 @@ std::vector<Bucket> make_buckets(std::int64_t replicated_begin, std::int64_t are
   return buckets;
 }
 
+std::int64_t largest_bucket(const std::vector<Bucket>& buckets) {
+  std::int64_t largest = 0;
+  for (const Bucket& b : buckets) largest = std::max(largest, b.range.size());
+  return largest;
+}
+
 ArenaRange owned_piece(const Bucket& bucket, int rank, int world_size) {
   const std::int64_t piece = bucket.range.size() / world_size;
   const std::int64_t begin = bucket.range.begin + piece * rank;

@@ -21,6 +21,9 @@ struct Bucket {
 std::vector<Bucket> make_buckets(std::int64_t replicated_begin, std::int64_t arena_size,
                                  std::int64_t elements, int world_size);
 
+/// Elements of the largest bucket.
+std::int64_t largest_bucket(const std::vector<Bucket>& buckets);
+
 /// What rank `rank` owns of a sharded bucket.
 ArenaRange owned_piece(const Bucket& bucket, int rank, int world_size);
 /// What rank `rank` owns of each sharded bucket, and the replicated ones, sorted.

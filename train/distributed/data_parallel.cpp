@@ -1,7 +1,5 @@
 #include "train/distributed/data_parallel.h"
 
-#include <algorithm>
-
 #include "core/kernels/elementwise.h"
 #include "core/kernels/optimizer.h"
 
@@ -21,9 +19,7 @@ DataParallel::DataParallel(ParameterSet& parameters, comm::Communicator& communi
   buckets_ = make_buckets(parameters, options, compute, communicator.world_size());
   members_.resize(buckets_.size());
   parameters.materialise(communicator.device(), compute, owned());
-  std::int64_t largest = 0;
-  for (const Bucket& b : buckets_) largest = std::max(largest, b.range.size());
-  communicator.share(parameters.grad(), largest);
+  communicator.share(parameters.grad(), largest_bucket(buckets_));
   if (sharded()) communicator.share(weights(), 0);
   for (const Parameter& p : parameters.all()) {
     const std::size_t index = buckets_of_.size();

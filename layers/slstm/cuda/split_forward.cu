@@ -19,6 +19,7 @@ __device__ __forceinline__ void signal_sums() {
 __device__ __forceinline__ void wait_for_sums() {
   asm volatile("bar.sync %0, %1;" ::"n"(kSumsReady), "n"(kSplitThreads) : "memory");
 }
+
 // Where a block stands and what it shares.
 struct Block {
   const ForwardPointers<bf16>& p;

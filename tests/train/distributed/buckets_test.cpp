@@ -12,7 +12,9 @@ void expect_partition(std::int64_t sharded, std::int64_t replicated, std::int64_
   const auto buckets = make_buckets(sharded, size, elements, world);
   std::vector<int> covered(static_cast<std::size_t>(size));
   std::int64_t end = sharded;
+  std::int64_t largest = 0;
   for (const Bucket& b : buckets) {
+    largest = std::max(largest, b.range.size());
     EXPECT_EQ(b.range.size() % (64 * world), 0);
     if (b.replicated) {
       EXPECT_EQ(b.range.begin, sharded);
@@ -24,6 +26,7 @@ void expect_partition(std::int64_t sharded, std::int64_t replicated, std::int64_
     }
   }
   EXPECT_EQ(end, 0);
+  EXPECT_EQ(largest_bucket(buckets), largest);
   for (int r = 0; r < world; ++r) {
     std::int64_t last = 0;
     for (const ArenaRange& part : owned_ranges(buckets, r, world)) {
