@@ -126,12 +126,14 @@ class Accumulation {
   std::vector<Tensor> losses_;
 };
 
-// Summed over ranks.
-double over_ranks(double value, const char* label, const StepOptions& options) {
+// Of the global batch.
+double count_targets(const Batch& batch, const StepOptions& options) {
+  if (options.targets) return *options.targets;
+  auto count = static_cast<double>(batch.target_count);
   if (options.parallel != nullptr) {
-    options.parallel->communicator().sum_on_host({&value, 1}, label);
+    options.parallel->communicator().sum_on_host({&count, 1}, "targets");
   }
-  return value;
+  return count;
 }
 
 // The losses of all ranks' micro-batches, and what the ranks have told.
@@ -192,9 +194,7 @@ class Results {
 
 StepResult run_step(LanguageModel& model, AdamW& optimizer, const Batch& batch,
                     const StepOptions& options) {
-  const double targets =
-      options.targets ? *options.targets
-                      : over_ranks(static_cast<double>(batch.target_count), "targets", options);
+  const double targets = count_targets(batch, options);
   if (targets == 0.0) {
     throw DataError("the batch of step {} has no token to predict; check the data's targets",
                     options.step);

@@ -223,11 +223,12 @@ void Trainer::stop_for(int signal) {
 
 // Of the signals that ranks have got the largest.
 int Trainer::stop_signal() {
-  if (!group_) return stop_->requested();
-  std::vector<double> signals(static_cast<std::size_t>(launch_.world_size));
-  signals[static_cast<std::size_t>(launch_.rank)] = stop_->requested();
-  communicator()->sum_on_host(signals, "stop signals");
-  return static_cast<int>(*std::ranges::max_element(signals));
+  const double mine = stop_->requested();
+  if (!group_) return static_cast<int>(mine);
+  const Tensor signals = communicator()->gather_values({&mine, 1}, "stop signals");
+  const std::vector<double> all = signals.to_vector<double>();
+  communicator()->check();
+  return static_cast<int>(std::ranges::max(all));
 }
 
 Batch Trainer::load(std::int64_t step) const {
