@@ -1,5 +1,6 @@
 #include "core/kernels/cross_entropy.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -56,7 +57,10 @@ void forward(const CrossEntropyForwardArgs& args) {
                    const bool ignored = target[r] == kIgnoreTarget;
                    const C chosen = ignored ? C{0} : z[static_cast<std::size_t>(target[r])];
                    loss[r] = ignored ? C{0} : lse[r] - chosen;
-                   if (correct != nullptr) correct[r] = !ignored && chosen == largest;
+                   if (correct != nullptr) {
+                     const auto first = std::find(z.begin(), z.end(), largest) - z.begin();
+                     correct[r] = !ignored && first == target[r];
+                   }
                  }
                });
 }
