@@ -73,7 +73,8 @@ int run(int argc, char** argv) {
     if (e.get_exit_code() != 0) throw UsageError("{}", usage_message(app, e));
     app.exit(e);  // prints help or version
   }
-  if (std::fflush(stdout) != 0) throw UsageError("cannot write to the standard output");
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw UsageError("cannot write to the standard output");
   return static_cast<int>(ExitCode::kOk);
 }
 

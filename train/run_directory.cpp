@@ -31,10 +31,15 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
 TrainedModel load_trained_model(const std::filesystem::path& path, DeviceChoice device,
                                 std::optional<DType> precision) {
   const Checkpoint checkpoint = open_checkpoint(path);
-  const auto run = checkpoint.path().parent_path().parent_path();
+  // A name that ends with a slash, or is relative to the directory, has no such parents.
+  const auto run = std::filesystem::canonical(checkpoint.path()).parent_path().parent_path();
   TrainedModel out;
   out.config = load_config((run / "config.yaml").string(), {});
   out.tokenizer = checkpoint_tokenizer(checkpoint);
+  if (out.tokenizer == nullptr) {
+    throw CheckpointError("'{}' holds no tokenizer.json, so its tokens have no meaning",
+                          checkpoint.path().string());
+  }
   out.model = make_model(out.config.model, out.tokenizer->vocab_size());
   allow_tf32 = out.config.tf32;
   out.model->parameters().materialise_for_inference(choose_device(device),

@@ -1,5 +1,6 @@
 #include "train/run_records.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/base/file.h"
@@ -45,6 +46,7 @@ void RunRecords::report(const std::string& state, std::int64_t step) {
   history_.read(written_);
   summary_.state = state;
   summary_.step = step;
+  summary_.steps = std::max(summary_.steps, step);  // a run that went further before
   summary_.time = now_text();
   try {
     replace_file(directory_ / "report.html",

@@ -1,11 +1,13 @@
 // The program from the outside: exit codes and what it says on stderr.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "tests/support/devices.h"
 #include "tests/support/program.h"
+#include "train/checkpoint/checkpoint.h"
 #include "train/environment.h"
 #include "train/peak_flops.h"
 
@@ -46,6 +48,54 @@ TEST_F(ProgramTest, TrainsEvaluatesAndGenerates) {
   expect("generate " + (dir_ / "run") + " --device cpu -p some -n 5 --seed 1", 0, "some");
   expect("eval " + (dir_ / "run") + " --device cpu --data " + text(), 0, "perplexity");
   expect("train " + config(text(), "device: cpu\n"), 0, "is done already");
+}
+
+TEST_F(ProgramTest, ACheckpointMayBeNamedInAnyWay) {
+  expect("train " + config(text(), "device: cpu\n"), 0, "step 3/3");
+  const std::string steps = dir_ / "run/checkpoints";
+  const std::string more = " --device cpu -p some -n 2";
+  for (const char* name : {"step-00000003", "./step-00000003/", "../checkpoints/step-00000003//"}) {
+    expect(fmt::format("generate '{}/{}'{}", steps, name, more), 0, "some");
+  }
+  const auto here = std::filesystem::current_path();
+  std::filesystem::current_path(steps);
+  expect("generate step-00000003" + more, 0, "some");
+  std::filesystem::current_path("step-00000003");
+  expect("generate ." + more, 0, "some");
+  std::filesystem::current_path(here);
+}
+
+TEST_F(ProgramTest, ACheckpointWithoutATokenizerIsNamed) {
+  expect("train " + config(text(), "device: cpu\n"), 0, "step 3/3");
+  CheckpointContents contents;
+  contents.trainer = {{"step", 4}};
+  save_checkpoint(dir_ / "run/checkpoints", 4, contents);
+  expect(fmt::format("generate '{}'", dir_ / "run"), 4, "holds no tokenizer.json");
+}
+
+TEST_F(ProgramTest, AFullDiskBehindGeneratedTextIsAnError) {
+  expect("train " + config(text(), "device: cpu\n"), 0, "step 3/3");
+  expect(
+      fmt::format("generate '{}' --device cpu -p some -n 5 >/dev/full; exit $?; #", dir_ / "run"),
+      2, "");
+}
+
+TEST_F(ProgramTest, ATaskIsEvaluatedOnItsOwnSequences) {
+  const std::string run = dir_ / "run";
+  expect("train " CAROUSEL_CONFIGS
+         "/parity_short.yaml device=cpu steps=2 schedule.warmup=0 eval.batches=2 "
+         "output_dir=" +
+             run,
+         0, "step 2/2");
+  const auto targets = [&](const std::string& more) {
+    const Outcome outcome = run_program("eval " + run + " --device cpu --json" + more);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return nlohmann::json::parse(outcome.out).at("targets").get<int>();
+  };
+  EXPECT_EQ(targets(""), targets(" --batches 2"));
+  EXPECT_GT(targets(" --batches 3"), targets(""));
+  expect("eval " + run + " --data " + text(), 2, "--data: the run's task, parity");
+  expect("eval " + run + " --seq-len 9", 2, "--seq-len: the run's task, parity");
 }
 
 TEST_F(ProgramTest, AModelRunsInAnotherPrecisionThanItsTrainings) {

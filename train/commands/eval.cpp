@@ -21,16 +21,22 @@ struct EvalOptions {
 
 Dataset validation_of(const TrainedModel& trained, const EvalOptions& options) {
   DataConfig data = trained.config.data;
+  if (data.task && (!options.data.empty() || options.seq_len > 0)) {
+    throw UsageError("{}: the run's task, {}, makes its own sequences; leave the option out",
+                     options.data.empty() ? "--seq-len" : "--data", data.task->name);
+  }
   if (!options.data.empty()) {
     data.train = options.data;  // opened, not read: the loader wants both
     data.val = {.files = options.data};
   }
   if (options.seq_len > 0) data.seq_len = options.seq_len;
-  Dataset dataset = open_dataset(data,
-                                 {.seed = static_cast<std::uint64_t>(trained.config.seed),
-                                  .eval_batches = options.batches,
-                                  .vocab_size = trained.config.model.vocab_size.value_or(0)},
-                                 trained.tokenizer);
+  Dataset dataset =
+      open_dataset(data,
+                   {.seed = static_cast<std::uint64_t>(trained.config.seed),
+                    .eval_batches = options.batches > 0 || !data.task ? options.batches
+                                                                      : trained.config.eval.batches,
+                    .vocab_size = trained.config.model.vocab_size.value_or(0)},
+                   trained.tokenizer);
   if (dataset.validation == nullptr) {
     throw UsageError("the run has no validation data; give files with --data");
   }
@@ -87,7 +93,9 @@ void add_eval(CLI::App& app) {
   CLI::App* command = app.add_subcommand("eval", "Evaluate a trained model on held-out data");
   command->add_option("run", options->path, "run directory, or one of its checkpoints")->required();
   command->add_option("--data", options->data, "files (default: the run's validation data)");
-  command->add_option("--batches", options->batches, "how many batches; 0: all")
+  command
+      ->add_option("--batches", options->batches,
+                   "how many batches; 0: all; of a task, eval.batches")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   command->add_option("--seq-len", options->seq_len, "tokens a window; 0: as in training")
