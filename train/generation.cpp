@@ -54,6 +54,9 @@ void keep_nucleus(std::vector<Candidate>& candidates, double top_p) {
 
 std::int32_t sample_token(std::span<const float> logits, const SamplingOptions& options,
                           std::uint64_t draw) {
+  if (options.vocab_size > 0) {
+    logits = logits.first(std::min(logits.size(), static_cast<std::size_t>(options.vocab_size)));
+  }
   if (!(options.temperature >= 0.0) || !std::isfinite(options.temperature)) {
     throw UsageError("temperature is {}, must be 0 or positive", options.temperature);
   }

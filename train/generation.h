@@ -11,10 +11,11 @@
 namespace carousel {
 
 struct SamplingOptions {
-  double temperature = 1.0;  ///< 0: always the most likely token
-  int top_k = 0;             ///< keep the k most likely tokens; 0: all
-  double top_p = 1.0;        ///< then keep the smallest set whose probability reaches p
-  std::uint64_t seed = 0;    ///< draw j uses Philox(seed, j): the same seed, the same text
+  double temperature = 1.0;     ///< 0: always the most likely token
+  int top_k = 0;                ///< keep the k most likely tokens; 0: all
+  double top_p = 1.0;           ///< then keep the smallest set whose probability reaches p
+  std::int64_t vocab_size = 0;  ///< tokens below it are drawn, as a model may have more; 0: all
+  std::uint64_t seed = 0;       ///< draw j uses Philox(seed, j): the same seed, the same text
 };
 
 /// Draws a token from `logits` (V values). `draw` is the index of the draw. Throws UsageError on

@@ -34,6 +34,14 @@ TEST(SampleToken, TemperatureZeroTakesTheLargest) {
   EXPECT_EQ(draw_many(logits, {.temperature = 0.0}, 50), (std::map<std::int32_t, int>{{1, 50}}));
 }
 
+TEST(SampleToken, TakesNoneBeyondTheVocabulary) {
+  const std::array<float, 4> logits = {0.0f, 1.0f, 9.0f, 8.0f};
+  EXPECT_EQ(draw_many(logits, {.temperature = 0.0, .vocab_size = 2}, 9),
+            (std::map<std::int32_t, int>{{1, 9}}));
+  EXPECT_EQ(draw_many(logits, {.vocab_size = 2}, 200).size(), 2u);
+  EXPECT_EQ(draw_many(logits, {.temperature = 0.0, .vocab_size = 10}, 1).begin()->first, 2);
+}
+
 TEST(SampleToken, TopKNeverLeavesTheKMostLikely) {
   const std::array<float, 5> logits = {0.0f, 0.1f, 0.3f, 0.2f, -1.0f};
   const auto counts = draw_many(logits, {.top_k = 2}, 2000);

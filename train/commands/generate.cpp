@@ -26,6 +26,7 @@ void print(const std::string& text) {
 
 void run_generate(GenerateOptions options) {
   const TrainedModel trained = load_trained_model(options.path, options.device, options.precision);
+  options.sampling.vocab_size = trained.tokenizer->vocab_size();
   options.sampling.seed = options.seed.value_or(std::random_device{}());
   const auto prompt = trained.tokenizer->encode(options.prompt, {.name = "--prompt"});
   StreamDecoder decoder(*trained.tokenizer);
