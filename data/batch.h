@@ -38,6 +38,9 @@ class BatchSource {
   /// Throws DataError if the corpus turns out malformed.
   virtual Batch batch(std::int64_t index, std::int64_t begin, std::int64_t end) const = 0;
 
+  /// Tokens of the corpus; 0: the batches are made on the fly.
+  virtual std::int64_t corpus_size() const { return 0; }
+
   /// What the batches are made of, for the log; `steps` > 0 adds the epochs of that many batches.
   virtual std::string describe(std::int64_t steps = 0) const = 0;
 

@@ -21,6 +21,9 @@ struct LoaderOptions {
 
 /// What training and evaluation share: filling one row of a batch from a window.
 class WindowSource : public BatchSource {
+ public:
+  std::int64_t corpus_size() const final { return corpus_->size(); }
+
  protected:
   /// Throws DataError if the corpus is shorter than one window.
   WindowSource(std::shared_ptr<const Corpus> corpus, const LoaderOptions& options,

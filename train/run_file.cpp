@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/base/file.h"
 
 namespace carousel {
 
@@ -13,10 +14,11 @@ std::string write_error(const std::filesystem::path& path, std::string_view reme
 }
 
 void write_run_file(const std::filesystem::path& path, std::string_view text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  out.close();
-  if (!out) throw UsageError("{}", write_error(path, "choose a writable output_dir"));
+  try {
+    replace_file(path, [&](OutputFile& file) { file.write(text); });
+  } catch (const Error& e) {
+    throw UsageError("{}; choose a writable output_dir", e.what());
+  }
 }
 
 GrowingFile::GrowingFile(std::filesystem::path path)

@@ -11,7 +11,7 @@ namespace carousel {
 /// "cannot write '<path>': <the system's reason>; <remedy>", of the call that has just failed.
 std::string write_error(const std::filesystem::path& path, std::string_view remedy);
 
-/// Writes a whole file. Throws UsageError if that fails.
+/// Writes a whole file, which holds what it held before if that fails, with UsageError.
 void write_run_file(const std::filesystem::path& path, std::string_view text);
 
 /// A file that grows while the run goes on; whoever watches it sees each write at once.

@@ -15,6 +15,7 @@
 #include "train/interchange/published_model.h"
 #include "train/model_factory.h"
 #include "train/peak_flops.h"
+#include "train/resume.h"
 #include "train/run_file.h"
 #include "train/step.h"
 #include "train/weights.h"
@@ -23,22 +24,6 @@ namespace carousel {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// The checkpoint that this run continues from, under the policy of checkpoint.resume.
-std::optional<Checkpoint> choose_checkpoint(const Config& config,
-                                            const std::filesystem::path& directory) {
-  if (config.checkpoint.resume == "auto") return newest_good_checkpoint(directory);
-  if (config.checkpoint.resume != "never") return Checkpoint::open(config.checkpoint.resume);
-  if (!list_checkpoints(directory).empty()) {
-    throw UsageError(
-        "'{}' already holds checkpoints and checkpoint.resume is never; remove them or choose "
-        "another output_dir",
-        directory.string());
-  }
-  return std::nullopt;
-}
-
-std::string hash_of(const Config& config) { return fmt::format("{:016x}", config_hash(config)); }
 
 bool due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
 
@@ -82,11 +67,16 @@ void Trainer::telling_others(Work&& work) {
 void Trainer::set_up() {
   if (first()) open_run_directory();
   const auto checkpoint = checkpoint_to_resume();
+  if (checkpoint) require_same_config(*checkpoint, config_);
   dataset_ = open_dataset(config_.data,
                           {.seed = static_cast<std::uint64_t>(config_.seed),
                            .eval_batches = config_.eval.batches,
                            .vocab_size = config_.model.vocab_size.value_or(0)},
-                          checkpoint ? checkpoint_tokenizer(*checkpoint) : nullptr);
+                          checkpoint ? tokenizer_to_keep(*checkpoint) : nullptr);
+  if (checkpoint) require_same_data(*checkpoint, dataset_);
+  if (first() && config_.sample.every > 0) {
+    sample_prompt_ = dataset_.tokenizer->encode(config_.sample.prompt, {.name = "sample.prompt"});
+  }
   model_ = make_model(config_.model, dataset_.train->vocab_size());
   if (group_) {
     parallel_.emplace(model_->parameters(), group_->communicator(), parallel_options(config_),
@@ -109,16 +99,23 @@ void Trainer::set_up() {
     snapshot_.emplace(std::move(sources));
   }
   if (first()) {
+    // Only now: a start that is refused leaves those of the run that is there.
+    write_run_file(directory_ / "config.yaml", to_yaml(config_));
+    write_environment(directory_ / "env.json");
     records_.emplace(config_, step_,
                      run_facts(config_, *model_, dataset_, device_, launch_.world_size));
   }
-  report_start(checkpoint.has_value());
+  report_start(checkpoint ? &*checkpoint : nullptr);
 }
 
 // Rank 0 chooses; the others open the same one.
 std::optional<Checkpoint> Trainer::checkpoint_to_resume() {
   std::optional<Checkpoint> checkpoint;
-  if (first()) checkpoint = choose_checkpoint(config_, directory_ / "checkpoints");
+  if (first()) {
+    Beginning beginning = choose_beginning(config_, directory_ / "checkpoints");
+    checkpoint = std::move(beginning.checkpoint);
+    resumed_from_ = std::move(beginning.resumed_from);
+  }
   if (!group_) return checkpoint;
   const std::string path =
       communicator()->gather(checkpoint ? checkpoint->path().string() : "", "checkpoint")[0];
@@ -140,11 +137,9 @@ void Trainer::open_run_directory() {
         directory_.string());
   }
   init_logging((directory_ / "train.log").string());
-  write_run_file(directory_ / "config.yaml", to_yaml(config_));
-  write_environment(directory_ / "env.json");
 }
 
-void Trainer::report_start(bool resumed) const {
+void Trainer::report_start(const Checkpoint* beginning) const {
   log::info("run directory {}", directory_.string());
   log::info("{} parameters on {}, {}", model_->parameters().count(), to_string(device_),
             name_of(config_.precision));
@@ -156,21 +151,17 @@ void Trainer::report_start(bool resumed) const {
   if (dataset_.validation != nullptr) log::info("validate on {}", dataset_.validation->describe());
   if (step_ >= config_.steps) {
     log::info("step {} of {} is done already; raise steps to go on", step_, config_.steps);
-  } else if (resumed) {
-    log::info("resuming at step {} of {}", step_ + 1, config_.steps);
+  } else if (beginning != nullptr && is_imported(*beginning)) {
+    log::info("beginning with the weights of {}", beginning->path().string());
+  } else if (beginning != nullptr) {
+    log::info("resuming at step {} of {}, from {}", step_ + 1, config_.steps,
+              beginning->path().string());
   }
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
-  const nlohmann::json& trainer = checkpoint.trainer();
-  const std::string hash = hash_of(config_);
-  if (trainer.value("config_hash", "") != hash) {
-    throw CheckpointError(
-        "'{}' was written by a run with another model, data or optimizer configuration (hash {}, "
-        "now {}); restore that configuration, or choose another output_dir",
-        checkpoint.path().string(), trainer.value("config_hash", "none"), hash);
-  }
   load_weights(checkpoint.model(), model_->parameters());
+  if (is_imported(checkpoint)) return;
   load_moments(checkpoint.optimizer(), *optimizer_, model_->parameters());
   step_ = saved_step_ = checkpoint.step();
 }
@@ -286,8 +277,8 @@ bool Trainer::evaluation_due(std::int64_t step) const {
 
 void Trainer::after_step(std::int64_t step) {
   if (evaluation_due(step)) evaluate_now(step);
-  if (due(config_.sample.every, step)) sample_now(step);
   if (due(config_.checkpoint.every, step)) save(step, true);
+  if (due(config_.sample.every, step)) sample_now(step);
 }
 
 void Trainer::evaluate_now(std::int64_t step) {
@@ -308,10 +299,10 @@ void Trainer::sample_now(std::int64_t step) {
   }
   StreamDecoder decoder(*dataset_.tokenizer);
   std::string text = config_.sample.prompt;
-  const auto prompt = dataset_.tokenizer->encode(config_.sample.prompt, {.name = "sample.prompt"});
-  for (const std::int32_t token : prompt) decoder.push(token);
-  generate(*model_, prompt, config_.sample.tokens,
+  for (const std::int32_t token : sample_prompt_) decoder.push(token);
+  generate(*model_, sample_prompt_, config_.sample.tokens,
            {.temperature = config_.sample.temperature,
+            .vocab_size = dataset_.tokenizer->vocab_size(),
             .seed = static_cast<std::uint64_t>(config_.seed + step)},
            [&](std::int32_t token) {
              text += decoder.push(token);
@@ -379,8 +370,8 @@ std::function<void()> Trainer::checkpoint_writer(std::int64_t step, bool from_sn
   contents.trainer = {{"step", step},
                       {"samples", step * dataset_.train->batch_size()},
                       {"seed", config_.seed},
-                      {"world_size", launch_.world_size},
-                      {"config_hash", hash_of(config_)}};
+                      {"world_size", launch_.world_size}};
+  contents.trainer.update(resume_record(config_, dataset_, resumed_from_));
   return [path = directory_ / "checkpoints", keep = config_.checkpoint.keep, step,
           contents = std::move(contents)] {
     save_checkpoint(path, step, contents);

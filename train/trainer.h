@@ -29,8 +29,9 @@ namespace carousel {
 /// it, but for the parts of a sharded optimizer.
 class Trainer {
  public:
-  /// Opens data and run directory, builds the model, and loads the newest good checkpoint or
-  /// initialises. Throws UsageError, DataError or CheckpointError.
+  /// Opens data and run directory, builds the model, and loads the checkpoint that
+  /// checkpoint.resume chooses or initialises. Throws UsageError, DataError or CheckpointError, and
+  /// then leaves a run that is there as it was.
   explicit Trainer(const Config& config);
 
   /// Trains up to config.steps, then evaluates and saves. Throws Preempted, after saving, when
@@ -44,7 +45,7 @@ class Trainer {
   void open_run_directory();
   std::optional<Checkpoint> checkpoint_to_resume();
   void restore(const Checkpoint& checkpoint);
-  void report_start(bool resumed) const;
+  void report_start(const Checkpoint* beginning) const;
   void train();
   /// A signal that asks to stop, the same on all ranks, which are asked; 0: none.
   int stop_signal();
@@ -89,7 +90,9 @@ class Trainer {
   std::optional<Snapshot> snapshot_;   ///< with checkpoint.async
   std::optional<RunRecords> records_;  ///< of rank 0
   ProgressLine progress_;
-  std::int64_t step_ = 0;  ///< steps done
+  std::vector<std::int32_t> sample_prompt_;
+  std::string resumed_from_;  ///< see Beginning
+  std::int64_t step_ = 0;     ///< steps done
   /// Made ready in the step before: a batch, and how many targets all ranks' parts of it have.
   struct Next {
     std::int64_t step = 0;

@@ -18,8 +18,9 @@ TEST(RunFile, IsWrittenWhole) {
   const std::string path = dir.write("config.yaml", "what was there before, and longer");
   write_run_file(path, "name: a\n");
   EXPECT_EQ(read_file(path), "name: a\n");
-  expect_error<UsageError>([] { write_run_file("/dev/full", "x"); },
-                           {"/dev/full", "No space left", "choose a writable output_dir"});
+  expect_error<UsageError>(
+      [] { write_run_file("/nowhere/config.yaml", "x"); },
+      {"/nowhere/config.yaml", "No such file", "choose a writable output_dir"});
 }
 
 TEST(GrowingFile, IsSeenToGrow) {

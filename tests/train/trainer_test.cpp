@@ -10,96 +10,14 @@
 #include "tests/support/errors.h"
 #include "tests/support/event_file.h"
 #include "tests/support/temp_dir.h"
-#include "tests/train/checkpoint/support.h"
+#include "tests/train/trainer_run.h"
 #include "train/run_directory.h"
 
 namespace carousel {
 namespace {
 
 using testing::expect_error;
-using testing::TempDir;
-
-// A run of a few tiny steps on a text of its own.
-class TrainerTest : public ::testing::Test {
- protected:
-  TrainerTest() {
-    std::string text;
-    for (int i = 0; i < 200; ++i) text += fmt::format("line {} of a small text.\n", i * i);
-    config_.name = "tiny";
-    config_.seed = 3;
-    config_.steps = 8;
-    config_.output_dir = dir_ / "run";
-    config_.device = DeviceChoice::kUseCpu;
-    config_.model.xlstm_large.embedding_dim = 32;
-    config_.model.xlstm_large.num_heads = 2;
-    config_.model.xlstm_large.num_blocks = 1;
-    config_.model.xlstm_large.dropout = 0.1;
-    config_.data.train = {dir_.write("text.txt", text)};
-    config_.data.val.fraction = 0.1;
-    config_.data.tokenizer = "char";
-    config_.data.seq_len = 16;
-    config_.data.batch_size = 4;
-    config_.checkpoint.every = 2;
-    config_.checkpoint.keep = 3;
-    config_.eval.batches = 2;
-  }
-
-  std::filesystem::path run_path() const { return config_.output_dir; }
-  std::filesystem::path checkpoint(int step) const {
-    return run_path() / "checkpoints" / fmt::format("step-{:08}", step);
-  }
-  /// All files of all checkpoints, by their path below the run directory.
-  std::map<std::string, std::string> checkpoint_files() const {
-    std::map<std::string, std::string> files;
-    for (const std::string& step : testing::entries(run_path() / "checkpoints")) {
-      for (const std::string& name : testing::entries(run_path() / "checkpoints" / step)) {
-        files[step + "/" + name] = testing::read_file(run_path() / "checkpoints" / step / name);
-      }
-    }
-    return files;
-  }
-  /// Of all steps and of the last evaluation.
-  std::vector<double> losses() const {
-    std::vector<double> all;
-    for (const auto& row : metrics()) {
-      if (!row.contains("checkpoint_stall_ms")) {
-        all.push_back(row.contains("loss") ? row.at("loss") : row.at("val_loss"));
-      }
-    }
-    return all;
-  }
-  /// The steps with a record that has `key`.
-  std::vector<int> steps_with(const std::string& key) const {
-    std::vector<int> steps;
-    for (const auto& row : metrics()) {
-      if (row.contains(key)) steps.push_back(row.at("step"));
-    }
-    return steps;
-  }
-  std::string report() const { return testing::read_file(run_path() / "report.html"); }
-  /// The validation loss at a step.
-  double evaluation(int step) const {
-    for (const auto& row : metrics()) {
-      if (row.at("step") == step && row.contains("val_loss")) return row.at("val_loss");
-    }
-    throw std::runtime_error("no such evaluation");
-  }
-  std::vector<float> final_weights() {
-    return load_trained_model(run_path(), DeviceChoice::kUseCpu)
-        .model->parameters()
-        .master()
-        .to_vector<float>();
-  }
-  std::vector<nlohmann::json> metrics() const {
-    std::ifstream in(run_path() / "metrics.jsonl");
-    std::vector<nlohmann::json> rows;
-    for (std::string line; std::getline(in, line);) rows.push_back(nlohmann::json::parse(line));
-    return rows;
-  }
-
-  TempDir dir_;
-  Config config_;
-};
+using testing::TrainerTest;
 
 TEST_F(TrainerTest, WritesItsRunDirectory) {
   Trainer(config_).run();
@@ -279,19 +197,6 @@ TEST_F(TrainerTest, AFinishedRunCanBeContinuedFurther) {
   EXPECT_TRUE(std::filesystem::exists(checkpoint(10)));
 }
 
-TEST_F(TrainerTest, AnotherModelOrDataIsRefused) {
-  Trainer(config_).run();
-  config_.optim.lr *= 2;
-  expect_error<CheckpointError>([&] { Trainer trainer(config_); },
-                                {"another model, data or optimizer configuration"});
-}
-
-TEST_F(TrainerTest, ResumeNeverProtectsAnOldRun) {
-  Trainer(config_).run();
-  config_.checkpoint.resume = "never";
-  expect_error<UsageError>([&] { Trainer trainer(config_); }, {"already holds checkpoints"});
-}
-
 TEST_F(TrainerTest, TwoTrainersInOneDirectoryAreRefused) {
   const Trainer first(config_);
   expect_error<UsageError>([&] { Trainer second(config_); }, {"another process is training"});
@@ -300,6 +205,18 @@ TEST_F(TrainerTest, TwoTrainersInOneDirectoryAreRefused) {
 TEST_F(TrainerTest, AVocabularyThatDoesNotFitIsNamed) {
   config_.model.vocab_size = 5;
   expect_error<UsageError>([&] { Trainer trainer(config_); }, {"model.vocab_size is 5"});
+}
+
+TEST_F(TrainerTest, ASampleTakesOnlyTokensThatTheTokenizerHas) {
+  config_.model.vocab_size = 4000;
+  config_.sample = {.every = 1, .prompt = "line", .tokens = 40};
+  Trainer(config_).run();
+  EXPECT_EQ(steps_with("loss").back(), 8);
+}
+
+TEST_F(TrainerTest, APromptThatCannotBeEncodedIsFoundAtTheStart) {
+  config_.sample = {.every = 100, .prompt = "§"};
+  expect_error<DataError>([&] { Trainer trainer(config_); }, {"sample.prompt", "U+00A7"});
 }
 
 TEST_F(TrainerTest, ANonFiniteLossKeepsTheLastGoodCheckpoint) {

@@ -1,5 +1,7 @@
 #include "train/checkpoint/checkpoint.h"
 
+#include <algorithm>
+
 #include "core/base/log.h"
 #include "train/checkpoint/directory.h"
 #include "train/interchange/json_reader.h"
@@ -93,11 +95,21 @@ Checkpoint::Checkpoint(fs::path path, Manifest manifest)
     : path_(std::move(path)), manifest_(std::move(manifest)) {
   const fs::path trainer = path_ / "trainer.json";
   trainer_ = parse_json_object(trainer, text_of("trainer.json"));
-  const auto hash = trainer_.find("config_hash");
-  if (hash != trainer_.end() && !hash->is_string()) {
-    throw CheckpointError("'{}' is broken: config_hash is {}, must be text", trainer.string(),
-                          shown(*hash));
-  }
+  const auto is_text = [](const nlohmann::json& value) { return value.is_string(); };
+  const auto is_size = [](const nlohmann::json& value) { return value.is_number_unsigned(); };
+  const auto require = [&](const char* key, const auto& good, const char* what) {
+    const auto value = trainer_.find(key);
+    if (value == trainer_.end() || good(*value)) return;
+    throw CheckpointError("'{}' is broken: {} is {}, must be {}", trainer.string(), key,
+                          shown(*value), what);
+  };
+  require("resumed_from", is_text, "text");
+  require("train_tokens", is_size, "a number of tokens");
+  require("val_tokens", is_size, "a number of tokens");
+  const auto texts = [&](const nlohmann::json& values) {
+    return values.is_object() && std::ranges::all_of(values, is_text);
+  };
+  require("config", texts, "an object of texts");
 }
 
 Checkpoint Checkpoint::open(const fs::path& path, bool read_contents) {

@@ -101,7 +101,8 @@ std::string state_text(const CheckpointReport& report) {
   if (!report.problem.empty()) {
     text = problem_text(report);
   } else if (!report.has_optimizer) {
-    text += ", no optimizer state to resume from";
+    text += report.step == 0 ? ", an imported model to begin with"
+                             : ", no optimizer state to resume from";
   } else if (report.resumed) {
     text += report.contents_read ? ", resume takes it" : ", resume takes it if hashes match too";
   }

@@ -19,7 +19,9 @@ void add_import(CLI::App& app) {
   command->add_option("run", options->run, "new run directory")->required();
   command->add_option("--tokenizer", options->import.tokenizer,
                       "SentencePiece .model or Carousel tokenizer.json (default: token ids)");
-  command->footer("Example: carousel import xlstm-7b runs/xlstm-7b");
+  command->footer(
+      "Example: carousel import xlstm-7b runs/xlstm-7b\n"
+      "To train it further: carousel train runs/xlstm-7b/config.yaml data.train=mine.txt");
   command->callback([options] { import_model(options->source, options->run, options->import); });
 }
 

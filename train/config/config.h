@@ -102,9 +102,8 @@ std::string explain(const LoadedConfig& loaded);
 /// All keys with type, allowed values, default and meaning, for people.
 std::string describe_keys();
 
-/// xxh3 of the resolved configuration without the keys that may change when a run is resumed (name,
-/// steps, output_dir, device, distributed, checkpoint, eval, sample, logging): a checkpoint with
-/// another hash belongs to another run.
-std::uint64_t config_hash(const Config& config);
+/// The values, by key, that may not change when a run is resumed: all but name, steps, output_dir,
+/// device, micro_batch_size, recompute, distributed, checkpoint, eval, sample and logging.
+std::map<std::string, std::string> fixed_values(const Config& config);
 
 }  // namespace carousel

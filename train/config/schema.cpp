@@ -266,9 +266,9 @@ void add_optimisation(std::vector<Field>& all) {
           .may_change(),
       Entry("micro_batch_size", "sequences a forward pass; must divide data.batch_size",
             &Config::micro_batch_size).at_least(1).at_most(kMaxWidth).unit("sequences")
-          .absent("the batch"),
+          .absent("the batch").may_change(),
       Entry("recompute", "keep one activation a block and recompute the rest: slower, less memory",
-            &Config::recompute),
+            &Config::recompute).may_change(),
   });
 }
 
@@ -296,7 +296,8 @@ void add_services(std::vector<Field>& all) {
       Entry("checkpoint.async",
             "write while training goes on, from a copy in host memory: 12 bytes a parameter",
             &Config::checkpoint, &C::async),
-      Entry("checkpoint.resume", "auto: continue from the newest good checkpoint of output_dir",
+      Entry("checkpoint.resume",
+            "auto: continue from the newest good checkpoint of output_dir; a path: begin with that one",
             &Config::checkpoint, &C::resume).one_of({"auto", "never"}).or_path(),
       Entry("eval.every", "between evaluations; 0: only at the end", &Config::eval, &E::every)
           .at_least(0).unit("steps"),

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 
@@ -89,12 +88,12 @@ std::string describe_keys() {
   return text;
 }
 
-std::uint64_t config_hash(const Config& config) {
-  std::string text;
+std::map<std::string, std::string> fixed_values(const Config& config) {
+  std::map<std::string, std::string> values;
   for_each_value(config, [&](const Field& field, const std::string& value) {
-    if (!field.may_change) text += fmt::format("{}={}\n", field.key, value);
+    if (!field.may_change) values.emplace(field.key, value);
   });
-  return XXH3_64bits(text.data(), text.size());
+  return values;
 }
 
 }  // namespace carousel

@@ -97,7 +97,7 @@ void import_model(const fs::path& source, const fs::path& run, const ImportOptio
   contents.tokenizer_json = tokenizer->to_json().dump();
   contents.trainer = {{"step", 0},
                       {"imported_from", fs::absolute(source).string()},
-                      {"config_hash", fmt::format("{:016x}", config_hash(config))}};
+                      {"config", fixed_values(config)}};
   save_checkpoint(checkpoints, 0, contents);
   replace_file(run / "config.yaml", [&](OutputFile& file) { file.write(to_yaml(config)); });
   load_config((run / "config.yaml").string(), {});  // what it describes can be built

@@ -142,7 +142,11 @@ TEST(Checkpoint, ATrainerJsonOfAnotherFormIsACheckpointError) {
   };
   refused(nlohmann::json::array({1, 2}), "not a JSON object");
   refused("text", "not a JSON object");
-  refused({{"config_hash", 12}}, "config_hash is 12, must be text");
+  refused({{"config", 12}}, "config is 12, must be an object of texts");
+  refused({{"config", {{"seed", 1}}}}, "config is object, must be an object of texts");
+  refused({{"resumed_from", 1}}, "resumed_from is 1, must be text");
+  refused({{"train_tokens", -1}}, "train_tokens is -1, must be a number of tokens");
+  refused({{"val_tokens", "7"}}, "val_tokens is \"7\", must be a number of tokens");
 }
 
 TEST(Checkpoint, OpensBySizesAloneOnRequest) {

@@ -120,6 +120,9 @@ TEST(InspectCheckpoints, ModelsWithoutOptimizerStateCannotBeResumed) {
   EXPECT_EQ(reports[0].problem, "");
   EXPECT_EQ(resumed(reports), -1);  // nor does training go back to step 1
   EXPECT_SAYS(to_string(reports), "  good, no optimizer state to resume from\n");
+  save_checkpoint(dir / "imported", 0, contents);
+  EXPECT_SAYS(to_string(inspect_checkpoints(dir / "imported")),
+              "  good, an imported model to begin with\n");
 }
 
 TEST(InspectCheckpoints, FieldsOfAnotherFormStayUnknown) {
