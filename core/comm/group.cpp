@@ -180,8 +180,13 @@ Group::Group(const Placement& placement, Device device, const std::string& ident
                              .world_size = placement_.world_size,
                              .timeout = timeout,
                              .device = device};
-  communicator_ = device.type == DeviceType::kCuda ? make_nccl(options, store_->another())
-                                                   : make_gloo(options, store_->another());
+  try {
+    communicator_ = device.type == DeviceType::kCuda ? make_nccl(options, store_->another())
+                                                     : make_gloo(options, store_->another());
+  } catch (const Error&) {
+    leave(kShortWait);  // the others hear first why this rank stops
+    throw;
+  }
 }
 
 // False, if `may_retry`, where the store's server went away meanwhile.

@@ -6,10 +6,12 @@
 #include <cstring>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "core/base/log.h"
+#include "core/comm/abandonable.h"
 #include "core/comm/backends.h"
 #include "core/comm/cuda/peer_memory.h"
 #include "core/comm/cuda/tree_sum.h"
@@ -44,20 +46,16 @@ class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const GroupOptions& options, std::unique_ptr<Store> store)
       : Communicator(options, std::move(store)) {
-    const Monitor::Ticket ticket = monitor().enter("connecting the ranks");
-    const cuda::Stream compute(device());
-    int lowest = 0;
-    int highest = 0;
-    CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
-    CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest));
-    start_monitor();
+    start_monitor();  // first of all: the others wait for this rank, and hear of what ends it
     try {
+      monitor().enter("starting the GPU");
+      create_stream();
       connect();
     } catch (const std::exception& e) {
-      const std::string problem = monitor().explain(ticket, e.what());
+      monitor().report(e.what());
       stop_monitor();
       interrupt();
-      throw PeerError("{}", problem);
+      throw;
     }
     watchdog_ = std::thread([this] { watch(); });
   }
@@ -113,28 +111,61 @@ class NcclCommunicator final : public Communicator {
     std::shared_ptr<Event> done_;
   };
 
+  void create_stream() {
+    const cuda::Stream compute(device());
+    int lowest = 0;
+    int highest = 0;
+    CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    CUDA_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest));
+  }
+
   void connect() {
-    ncclUniqueId id{};
-    if (rank() == 0) {
-      check_call(ncclGetUniqueId(&id), "ncclGetUniqueId");
-      store().set("nccl", {id.internal, sizeof id.internal});
-    }
-    const auto text = store().get("nccl", options().timeout);
-    if (!text || text->size() != sizeof id.internal) {
-      throw PeerError("NCCL's address did not come within the time-out");
-    }
-    std::memcpy(id.internal, text->data(), text->size());
-    ncclComm_t comm = nullptr;
-    check_call(ncclCommInitRank(&comm, world_size(), id, rank()), "ncclCommInitRank");
-    {
+    const Monitor::Ticket ticket = monitor().enter("connecting the ranks");
+    try {
+      const ncclComm_t comm = init_communicator();
       const std::lock_guard lock(mutex_);
       comm_ = comm;
+    } catch (const PeerError& e) {
+      throw PeerError("{}", monitor().explain(ticket, e.what()));
     }
     std::string problem;
     auto peers = PeerMemory::connect(rank(), world_size(), device(), gathering(), problem);
     if (!problem.empty() && rank() == 0) log::info("NCCL's kernels move all tensors: {}", problem);
     const std::lock_guard lock(mutex_);
     peers_ = std::move(peers);
+  }
+
+  // NCCL waits here for all ranks without end, and there is no communicator to abort yet.
+  ncclComm_t init_communicator() {
+    const auto deadline = Clock::now() + options().timeout;
+    const auto trouble = [&]() -> std::string {
+      if (monitor().failure()) return "interrupted";
+      if (Clock::now() < deadline) return "";
+      return fmt::format("not done within {} ms", options().timeout.count());
+    };
+    ncclUniqueId id{};
+    if (rank() == 0) {
+      check_call(ncclGetUniqueId(&id), "ncclGetUniqueId");
+      store().set("nccl", {id.internal, sizeof id.internal});
+    }
+    std::optional<std::string> text;
+    while (!(text = store().get("nccl", Milliseconds{200}))) {
+      if (const std::string problem = trouble(); !problem.empty()) throw PeerError("{}", problem);
+    }
+    if (text->size() != sizeof id.internal) {
+      throw PeerError(
+          "rank 0 sent {} bytes for NCCL's address, not {}; start all ranks with the "
+          "same program",
+          text->size(), sizeof id.internal);
+    }
+    std::memcpy(id.internal, text->data(), text->size());
+    const auto init = [id, world_size = world_size(), rank = rank(), device = device()] {
+      const cuda::Stream compute(device);  // makes the device this thread's
+      ncclComm_t comm = nullptr;
+      check_call(ncclCommInitRank(&comm, world_size, id, rank), "ncclCommInitRank");
+      return comm;
+    };
+    return call_abandonably(init, trouble);
   }
 
   PeerMemory::Gather gathering() {
