@@ -157,6 +157,13 @@ LaunchEnvironment from_torchrun(const Variables& variables) {
   return out;
 }
 
+// srun's PMI-2 plugin gives its tasks MPICH's variables, too, but no local ranks.
+bool is_srun_with_pmi(const Variables& variables) {
+  return variables.has("SLURM_STEP_ID") && variables.has("SLURM_PROCID") &&
+         variables.first_of({"OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID"}) == nullptr &&
+         variables.text("SLURM_PROCID") == variables.text("PMI_RANK");
+}
+
 LaunchEnvironment from_mpirun(const Variables& variables) {
   LaunchEnvironment out{.launcher = "mpirun"};
   if (variables.has("OMPI_COMM_WORLD_RANK")) {
@@ -194,7 +201,8 @@ LaunchEnvironment detect_launch_environment(const EnvironmentLookup& lookup) {
   LaunchEnvironment out;
   if (variables.first_of({"RANK", "WORLD_SIZE"}) != nullptr) {
     out = from_torchrun(variables);
-  } else if (variables.first_of({"OMPI_COMM_WORLD_RANK", "PMI_RANK"}) != nullptr) {
+  } else if (variables.first_of({"OMPI_COMM_WORLD_RANK", "PMI_RANK"}) != nullptr &&
+             !is_srun_with_pmi(variables)) {
     out = from_mpirun(variables);
   } else if (variables.has("SLURM_STEP_ID") && variables.has("SLURM_PROCID")) {
     out = from_srun(variables);

@@ -27,7 +27,9 @@ using EnvironmentLookup = std::function<const char*(const char* name)>;
 ///   torchrun, carousel run  RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, …
 ///   mpirun (Open MPI)       OMPI_COMM_WORLD_RANK, …_SIZE, …_LOCAL_RANK, …_LOCAL_SIZE
 ///   mpirun (MPICH, Intel)   PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS
-///   srun                    SLURM_PROCID, … of a job step; a batch script itself is not one
+///   srun                    SLURM_PROCID, … of a job step, also where its PMI-2 plugin sets
+///   PMI_RANK
+///                           without a local rank; a batch script itself is not one
 /// MPI and Slurm leave it to us where the group meets, unless MASTER_ADDR and MASTER_PORT say so:
 /// on Slurm's first host, or on this one if all processes are here; the port follows from the job's
 /// number, so that two jobs on a host do not collide. Where torchrun serves a store of its own at

@@ -128,10 +128,32 @@ TEST(LaunchEnvironment, ReadsSlurm) {
   EXPECT_EQ(detect(step).master_addr, "gpu10");
 }
 
+TEST(LaunchEnvironment, ReadsSlurmThatOffersPmi) {
+  Environment environment = srun();
+  environment["PMI_RANK"] = "3";
+  environment["PMI_SIZE"] = "7";
+  const LaunchEnvironment got = detect(environment);
+  EXPECT_EQ(got.launcher, "srun");
+  EXPECT_EQ(got.rank, 3);
+  EXPECT_EQ(got.local_rank, 1);
+  EXPECT_EQ(got.local_world_size, 2);
+  EXPECT_EQ(got.master_addr, "gpu08");
+}
+
 TEST(LaunchEnvironment, TheInnermostLauncherCounts) {
   Environment both = srun();
   for (const auto& [name, value] : torchrun()) both[name] = value;
   EXPECT_EQ(detect(both).launcher, "torchrun");
+  // Intel's mpirun starts one helper a host through srun; these start the ranks.
+  Environment mpi = srun();
+  mpi["PMI_RANK"] = "3";
+  mpi["PMI_SIZE"] = "8";
+  mpi["MPI_LOCALRANKID"] = "0";
+  mpi["MASTER_ADDR"] = "head";
+  EXPECT_EQ(detect(mpi).launcher, "mpirun");
+  mpi.erase("MPI_LOCALRANKID");
+  mpi["PMI_RANK"] = "5";
+  EXPECT_EQ(detect(mpi).launcher, "mpirun");
 }
 
 TEST(LaunchEnvironment, NamesWhatIsMissingOrWrong) {
