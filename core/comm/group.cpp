@@ -103,7 +103,7 @@ void claim_rank(Store& store, const Placement& place) {
       "and each run a MASTER_PORT",
       place.rank, place.world_size, this_process());
   store.set_once("verdict", problem);
-  throw RankTaken("{}", problem);
+  throw UsageError("{}", problem);  // of this process the group may not know
 }
 
 // Throws if another process of the group is on this one's GPU. NCCL would refuse them too, but not
@@ -118,7 +118,7 @@ void claim_gpu(Store& store, const Placement& place) {
       "ranks {} and {} are both on {}; start at most one process a GPU, and let each see its own",
       holder, place.rank, place.gpu);
   store.set_once("verdict", problem);
-  throw UsageError("{}", problem);
+  throw KnownToAll("{}", problem);
 }
 
 // Rank 0's server. If its port is taken by another rank 0 of this group, both are told so.
@@ -145,7 +145,7 @@ void meet(Store& store, const Placement& place, const std::string& identity, Mil
     const auto verdict = store.get("verdict", timeout + Milliseconds{2000});
     if (!verdict) throw PeerError("rank {}: no word from rank 0", place.rank);
     if (verdict->starts_with("missing: ")) throw PeerError("{}", verdict->substr(9));
-    if (!verdict->empty()) throw UsageError("{}", *verdict);
+    if (!verdict->empty()) throw KnownToAll("{}", *verdict);
     return;
   }
   const std::vector<std::string> missing = absent(store, place.world_size, timeout);
@@ -159,7 +159,7 @@ void meet(Store& store, const Placement& place, const std::string& identity, Mil
   }
   store.set_once("verdict", problem_of_group(store, mine, place.world_size));
   if (const auto verdict = store.get("verdict", Milliseconds{0}); !verdict->empty()) {
-    throw UsageError("{}", *verdict);
+    throw KnownToAll("{}", *verdict);
   }
 }
 

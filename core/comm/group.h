@@ -20,8 +20,8 @@ struct Placement {
   std::string gpu;     ///< unique_id() of the GPU that this process alone may use; empty: none
 };
 
-/// Another process has this one's rank.
-class RankTaken : public UsageError {
+/// All processes concerned find it or hear of it, so that it is enough if one of them tells.
+class KnownToAll : public UsageError {
  public:
   using UsageError::UsageError;
 };
@@ -33,9 +33,9 @@ class Group {
   /// `identity` must be the same in all ranks: what they would compute (configuration, build), as
   /// lines, of which the first that differs is shown.
   /// `join_timeout` is the time for all ranks to arrive, `timeout` that of each collective.
-  /// Throws PeerError that lists the ranks still missing, or UsageError for a port that is taken,
-  /// two processes of one rank (RankTaken in the second) or on one GPU, different world sizes or
-  /// identities: in every rank, but from rank 0's point of view.
+  /// Throws PeerError that lists the ranks still missing; KnownToAll for two processes of one rank
+  /// (a UsageError in the second) or on one GPU, different world sizes or identities: in every
+  /// rank, but from rank 0's point of view; UsageError for a port that is taken or an unknown host.
   Group(const Placement& placement, Device device, const std::string& identity,
         Milliseconds join_timeout, Milliseconds timeout);
   /// Leaves; rank 0 waits a moment for the others to be done with the store.

@@ -12,20 +12,20 @@ namespace carousel {
 void check_shares(const Config& config, int world_size) {
   const std::int64_t batch = config.data.batch_size;
   if (batch % world_size != 0) {
-    throw UsageError(
+    throw comm::KnownToAll(
         "data.batch_size = {} does not divide among {} processes; choose a multiple of {}", batch,
         world_size, world_size);
   }
   const std::int64_t share = batch / world_size;
   const std::int64_t micro = config.micro_batch_size.value_or(share);
   if (world_size > 1 && share % micro != 0) {
-    throw UsageError(
+    throw comm::KnownToAll(
         "micro_batch_size = {} does not divide the {} sequences of each of {} processes "
         "(data.batch_size = {})",
         micro, share, world_size, batch);
   }
   if (config.distributed.deterministic && (world_size & (world_size - 1)) != 0) {
-    throw UsageError(
+    throw comm::KnownToAll(
         "distributed.deterministic needs a power of two of processes, there are {}; start 1, 2, 4, "
         "… or turn it off",
         world_size);
@@ -36,7 +36,7 @@ int gpu_of_process(const LaunchEnvironment& launch, int gpus) {
   const int needed = std::max(launch.local_world_size, launch.local_rank + 1);
   if (needed <= gpus) return launch.local_rank;
   if (gpus == 1 && (launch.launcher == "srun" || launch.launcher == "mpirun")) return 0;
-  throw UsageError(
+  throw comm::KnownToAll(
       "{} processes on this host, but {} GPU{}; start at most one process a GPU, or set device: "
       "cpu",
       needed, gpus, gpus == 1 ? "" : "s");

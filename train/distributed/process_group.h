@@ -10,26 +10,25 @@
 
 namespace carousel {
 
-/// Runs what all processes of a host do alike, such as reading the configuration. If it throws a
-/// UsageError, the first process of the host tells it; in the others its message becomes empty.
+/// Runs what all processes of a host do alike, such as joining their group. If it throws
+/// comm::KnownToAll, the first process of the host tells it; in the others its message becomes
+/// empty.
 template <class Work>
 auto told_once(const LaunchEnvironment& launch, Work&& work) {
   try {
     return work();
-  } catch (const comm::RankTaken&) {
-    throw;  // nobody else may know of it
-  } catch (const UsageError&) {
+  } catch (const comm::KnownToAll&) {
     if (launch.local_rank == 0) throw;
   }
   throw UsageError("");
 }
 
-/// Throws UsageError if the batch does not divide among `world_size` processes, or a process's part
-/// into micro-batches, or if the deterministic mode cannot be had with that number.
+/// Throws comm::KnownToAll if the batch does not divide among `world_size` processes, or a
+/// process's part into micro-batches, or if the deterministic mode cannot be had with that number.
 void check_shares(const Config& config, int world_size);
 
 /// Which of the `gpus` GPUs that it sees a process takes: its local rank's; the only one, where
-/// Slurm or MPI has bound one to each process. Throws UsageError if the host has fewer than
+/// Slurm or MPI has bound one to each process. Throws comm::KnownToAll if the host has fewer than
 /// processes.
 int gpu_of_process(const LaunchEnvironment& launch, int gpus);
 

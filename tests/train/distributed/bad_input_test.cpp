@@ -59,10 +59,16 @@ TEST_F(DistBadInput, ABatchThatDoesNotDivide) {
                  "error: distributed.deterministic needs a power of two of processes, there are 3");
 }
 
-TEST_F(DistBadInput, AConfigurationThatCannotBeRead) {
-  expect_refused(
-      run_group(2, refused("optim.lrr=1")),
-      "error: override 'optim.lrr=1': unknown key 'optim.lrr'; did you mean 'optim.lr'?");
+TEST_F(DistBadInput, WhatAProcessAloneMayHaveItTellsItself) {
+  for (const Outcome& o : run_group(2, refused("optim.lrr=1"))) {
+    expect_line(o,
+                "error: override 'optim.lrr=1': unknown key 'optim.lrr'; did you mean 'optim.lr'?");
+  }
+  expect_line(run_processes({{1, 2, "train nosuch.yaml"}}).front(), "error: nosuch.yaml: ");
+  const std::string lost = fmt::format("MASTER_ADDR=nosuch.invalid '{}' {}", CAROUSEL_PROGRAM,
+                                       refused("distributed.timeout_s=1"));
+  expect_line(run_processes({{1, 2, lost, "env"}}).front(),
+              "error: cannot resolve the host 'nosuch.invalid': ");
 }
 
 TEST_F(DistBadInput, DifferentConfigurations) {
@@ -145,12 +151,12 @@ TEST(BadInput, MoreProcessesThanGpus) {
   refuse(process(2, 1, "mpirun"), 2, "3 processes on this host, but 2 GPUs");  // no local size told
 }
 
-TEST(BadInput, OnlyTheFirstProcessOfAHostTells) {
-  const auto fails = []() -> int { throw UsageError("a bad thing"); };
-  expect_error<UsageError>([&] { told_once({.local_rank = 0}, fails); }, {"a bad thing"});
-  EXPECT_EQ(testing::message_of<UsageError>([&] { told_once({.local_rank = 1}, fails); }), "");
-  const auto taken = []() -> int { throw comm::RankTaken("by another"); };
-  expect_error<comm::RankTaken>([&] { told_once({.local_rank = 1}, taken); }, {"by another"});
+TEST(BadInput, OnlyTheFirstProcessOfAHostTellsWhatAllKnow) {
+  const auto all_fail = []() -> int { throw comm::KnownToAll("a bad thing"); };
+  expect_error<UsageError>([&] { told_once({.local_rank = 0}, all_fail); }, {"a bad thing"});
+  EXPECT_EQ(testing::message_of<UsageError>([&] { told_once({.local_rank = 1}, all_fail); }), "");
+  const auto fails = []() -> int { throw UsageError("a bad thing of its own"); };
+  expect_error<UsageError>([&] { told_once({.local_rank = 1}, fails); }, {"of its own"});
   EXPECT_EQ(told_once({.local_rank = 1}, [] { return 5; }), 5);
 }
 
