@@ -70,13 +70,15 @@ EvalResult evaluate(const LanguageModel& model, const BatchSource& source, std::
   const NoGrad no_grad;
   // The ids that `none` prints are no text to count bytes of.
   if (tokenizer != nullptr && tokenizer->kind() == "none") tokenizer = nullptr;
-  const std::int64_t size = micro_batch > 0 ? micro_batch : source.batch_size();
   Totals totals;
   totals.loss.resize(static_cast<std::size_t>(source.seq_len()));
   totals.count.resize(totals.loss.size());
   totals.correct.resize(totals.loss.size());
   const std::int64_t ranks = communicator != nullptr ? communicator->world_size() : 1;
   const std::int64_t rank = communicator != nullptr ? communicator->rank() : 0;
+  // By default as many as a rank trains on at once: more might not fit in its memory.
+  const std::int64_t size =
+      micro_batch > 0 ? micro_batch : (source.batch_size() + ranks - 1) / ranks;
   std::int64_t index = 0;  // of the micro-batch
   for (std::int64_t b = 0; b < source.num_batches(); ++b) {
     for (std::int64_t begin = 0; begin < source.batch_size(); begin += size) {

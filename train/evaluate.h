@@ -29,8 +29,8 @@ struct EvalResult {
   double perplexity() const;
 };
 
-/// Runs the model over all batches of `source`, `micro_batch` sequences at a time (0: a whole
-/// batch). `tokenizer` may be null: then there are no bits per byte. Records nothing;
+/// Runs the model over all batches of `source`, `micro_batch` sequences at a time (0: a rank's
+/// share of a batch). `tokenizer` may be null: then there are no bits per byte. Records nothing;
 /// deterministic. With a `communicator`, ranks take turns at the micro-batches, and all get the
 /// result. `between`, if given, is called by all ranks together before each of these turns: what it
 /// throws ends the evaluation. Throws DataError if there is nothing to predict.
