@@ -200,7 +200,10 @@ Socket connect_to(const std::string& host, std::uint16_t port, Clock::time_point
       if (Clock::now() + kPause >= deadline) throw;
     }
     if (Clock::now() + kPause >= deadline) {
-      throw PeerError("cannot reach {}:{}: {}", host, port, reason);
+      throw PeerError(
+          "cannot reach {}:{}: {}; rank 0 does not listen there (yet): see whether it runs, and "
+          "check MASTER_ADDR and MASTER_PORT",
+          host, port, reason);
     }
     std::this_thread::sleep_for(kPause);
   }

@@ -54,7 +54,7 @@ struct LoggingConfig {
 
 struct DistributedConfig {
   std::int64_t zero_stage = 0;   ///< 1: each rank keeps a part of optimizer state and masters
-  std::int64_t timeout_s = 300;  ///< seconds, of each collective
+  std::int64_t timeout_s = 300;  ///< seconds, to join and of each collective
   bool deterministic = false;    ///< the same bits for 1, 2, 4, … ranks
   std::int64_t bucket_mb = 100;  ///< MiB of gradients reduced at once
   bool overlap = true;           ///< reduce while the backward goes on

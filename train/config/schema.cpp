@@ -280,7 +280,8 @@ void add_services(std::vector<Field>& all) {
   std::vector<Field> fields{
       Entry("distributed.zero_stage", "1: shard optimizer state and bf16's f32 masters; 0: copies",
             &Config::distributed, &D::zero_stage).at_least(0).at_most(1),
-      Entry("distributed.timeout_s", "longest wait for the other processes, in each collective",
+      Entry("distributed.timeout_s",
+            "longest wait for the other processes, to join and in each collective",
             &Config::distributed, &D::timeout_s).at_least(1).at_most(1 << 20).unit("seconds"),
       Entry("distributed.deterministic",
             "add gradients as a fixed tree: the same bits on 1, 2, 4, … processes",

@@ -57,7 +57,6 @@ ParallelOptions parallel_options(const Config& config) {
 std::unique_ptr<comm::Group> join_group(const Config& config, const LaunchEnvironment& launch,
                                         Device device) {
   if (launch.world_size == 1) return nullptr;
-  constexpr comm::Milliseconds kLongestJoin{60000};
   const comm::Milliseconds timeout{config.distributed.timeout_s * 1000};
   const comm::Placement placement{
       .rank = launch.rank,
@@ -68,8 +67,7 @@ std::unique_ptr<comm::Group> join_group(const Config& config, const LaunchEnviro
       .gpu = backend_for(device.type).unique_id(device)};
   const std::string identity =
       fmt::format("build={}, {}\n{}", version_text(), build_info().compiler, key_values(config));
-  return std::make_unique<comm::Group>(placement, device, identity, std::min(timeout, kLongestJoin),
-                                       timeout);
+  return std::make_unique<comm::Group>(placement, device, identity, timeout, timeout);
 }
 
 }  // namespace carousel

@@ -138,7 +138,8 @@ TEST(DistStore, NamesAServerThatIsNotThere) {
     port = server.port();
   }
   expect_error<PeerError>([&] { TcpStore("127.0.0.1", port, Milliseconds{150}); },
-                          {fmt::format("127.0.0.1:{}", port), "refused"});
+                          {fmt::format("127.0.0.1:{}", port),
+                           "refused; rank 0 does not listen there", "MASTER_ADDR and MASTER_PORT"});
   expect_error<UsageError>([&] { TcpStore("no-such-host.invalid", port, Milliseconds{150}); },
                            {"no-such-host.invalid", "MASTER_ADDR"});
 }
