@@ -66,6 +66,18 @@ Addresses resolve(const std::string& host, std::uint16_t port) {
   return Addresses(list);
 }
 
+// Whether this socket is its own peer: that is what a connection to a port of the same host becomes
+// if nobody listens there and the system happens to give out that port for this end.
+bool is_its_own_peer(const Socket& socket) {
+  sockaddr_storage here{};
+  sockaddr_storage there{};
+  socklen_t size = sizeof here;
+  socklen_t peer_size = sizeof there;
+  return ::getsockname(socket.descriptor(), reinterpret_cast<sockaddr*>(&here), &size) == 0 &&
+         ::getpeername(socket.descriptor(), reinterpret_cast<sockaddr*>(&there), &peer_size) == 0 &&
+         size == peer_size && std::memcmp(&here, &there, size) == 0;
+}
+
 // One attempt; nothing, with errno set, if it fails.
 std::optional<Socket> try_connect(const addrinfo& address, Clock::time_point deadline) {
   Socket socket(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -78,6 +90,10 @@ std::optional<Socket> try_connect(const addrinfo& address, Clock::time_point dea
     ::getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &error, &size);
     errno = error;
     if (error != 0) return std::nullopt;
+  }
+  if (is_its_own_peer(socket)) {
+    errno = ECONNREFUSED;
+    return std::nullopt;
   }
   set_option(socket.descriptor(), IPPROTO_TCP, TCP_NODELAY);
   set_option(socket.descriptor(), SOL_SOCKET, SO_KEEPALIVE);

@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cstring>
+#include <fstream>
 
 #include "core/base/error.h"
 #include "core/comm/store_protocol.h"
@@ -142,6 +146,31 @@ TEST(DistStore, NamesAServerThatIsNotThere) {
                            "refused; rank 0 does not listen there", "MASTER_ADDR and MASTER_PORT"});
   expect_error<UsageError>([&] { TcpStore("no-such-host.invalid", port, Milliseconds{150}); },
                            {"no-such-host.invalid", "MASTER_ADDR"});
+}
+
+// In a network of this thread's own, where all connections begin at `port`.
+bool have_one_port(std::uint16_t port) {
+  if (::unshare(CLONE_NEWNET) != 0) return false;
+  const Socket socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq loopback{.ifr_ifrn = {"lo"}, .ifr_ifru = {}};
+  loopback.ifr_flags = IFF_UP;
+  std::ofstream range("/proc/sys/net/ipv4/ip_local_port_range");
+  range << port << ' ' << port << std::flush;
+  return ::ioctl(socket.descriptor(), SIOCSIFFLAGS, &loopback) == 0 && range.good();
+}
+
+TEST(DistStore, DoesNotConnectToItself) {
+  constexpr std::uint16_t kPort = 40001;
+  bool possible = false;
+  std::string message;
+  std::thread([&] {
+    possible = have_one_port(kPort);
+    if (!possible) return;
+    message =
+        testing::message_of<PeerError>([&] { TcpStore("127.0.0.1", kPort, Milliseconds{150}); });
+  }).join();
+  if (!possible) GTEST_SKIP() << "this process may not have a network of its own";
+  EXPECT_TRUE(message.starts_with("cannot reach 127.0.0.1:40001: ")) << message;
 }
 
 TEST(DistStore, TellsAnotherProgramsPort) {
