@@ -23,6 +23,8 @@ constexpr auto kPeerCode = static_cast<int>(ExitCode::kPeer);
 constexpr std::chrono::milliseconds kPeersMayBeFirst{400};
 // The others mostly end at once; only where they do not is the failure told before their end.
 constexpr std::chrono::milliseconds kTellBefore{800};
+// How often to look whether these times, or the group's patience, have passed.
+constexpr std::chrono::milliseconds kLookAfterFailure{100};
 
 sigset_t signals_of_interest() {
   sigset_t set;
@@ -120,15 +122,15 @@ void WorkerGroup::poll_once(const LauncherSignals& signals) {
       if (descriptor >= 0) watched.push_back({descriptor, POLLIN, 0});
     }
   }
-  ::poll(watched.data(), watched.size(), static_cast<int>(options_.check_interval.count()));
+  const auto interval = failures_.empty() ? options_.check_interval
+                                          : std::min(options_.check_interval, kLookAfterFailure);
+  ::poll(watched.data(), watched.size(), static_cast<int>(interval.count()));
   for (const auto& worker : workers_) worker->forward_output();
 }
 
 void WorkerGroup::pass_on(LauncherSignals& signals) {
   for (int signal = signals.next(); signal != 0; signal = signals.next()) {
-    for (const auto& worker : workers_) {
-      if (worker->running()) worker->signal(signal);
-    }
+    signal_all(signal);
   }
 }
 
@@ -149,19 +151,19 @@ void WorkerGroup::collect_ended() {
 }
 
 void WorkerGroup::end_the_others() {
-  const auto signal_all = [&](int signal) {
-    for (const auto& worker : workers_) {
-      if (worker->running()) worker->signal(signal);
-    }
-  };
-  if (!asked_) {
-    signal_all(SIGTERM);
-    signal_all(SIGCONT);  // one that was stopped must see it
-  }
+  if (!asked_) signal_all(SIGTERM);
   asked_ = true;
   if (!killed_ && Clock::now() - first_failure_ >= options_.patience) {
     signal_all(SIGKILL);
     killed_ = true;
+  }
+}
+
+void WorkerGroup::signal_all(int signal) {
+  for (const auto& worker : workers_) {
+    if (!worker->running()) continue;
+    worker->signal(signal);
+    worker->signal(SIGCONT);  // one that was stopped must see it
   }
 }
 

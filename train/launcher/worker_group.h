@@ -72,6 +72,7 @@ class WorkerGroup {
   void collect_ended();
   void pass_on(LauncherSignals& signals);
   void end_the_others();
+  void signal_all(int signal);
   bool any_running() const;
 
   Options options_;

@@ -124,13 +124,17 @@ TEST(LauncherDist, ThoseThatDoNotEndAreKilled) {
   };
   LauncherSignals signals;
   WorkerGroup group({shell("trap '' TERM; sleep 60"), shell("sleep 0.1; exit 70")},
-                    {.first_rank = 4, .patience = std::chrono::milliseconds(1200)});
+                    {.first_rank = 4,
+                     .check_interval = std::chrono::seconds(20),  // counts until one fails
+                     .patience = std::chrono::milliseconds(1200)});
   std::string told;
+  const auto begin = Clock::now();
   const GroupEnd end =
       group.wait(signals, [&](const WorkerFailure& failure) { told = to_string(failure); });
   ASSERT_TRUE(end.failure);
   EXPECT_EQ(end.failure->rank, 5);
   EXPECT_EQ(told, to_string(*end.failure));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(10));
 }
 
 TEST(LauncherDist, AStoppedRankIsWokenUpToEnd) {
@@ -151,6 +155,23 @@ TEST(LauncherDist, SignalsArePassedOn) {
   });
   EXPECT_EQ(got.code, 75);
   expect_in("stopped after saving", got.message);
+}
+
+TEST(LauncherDist, AStoppedRankIsWokenUpForASignal) {
+  const TempDir dir;
+  const std::string script = "trap 'exit 75' TERM; echo $$ >" + (dir / "pid") +
+                             "; kill -STOP $$; while :; do sleep 0.02; done";
+  const Launched got = run(workers(1), script, [&](pid_t launcher) {
+    wait_for(dir / "pid");
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    ::kill(launcher, SIGTERM);
+    const pid_t worker = std::stoi(read_file(dir / "pid"));
+    for (int i = 0; i < 250 && alive(worker); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    ::kill(worker, SIGKILL);
+  });
+  EXPECT_EQ(got.code, 75);
 }
 
 TEST(LauncherDist, NoOrphansSurviveTheLauncher) {
