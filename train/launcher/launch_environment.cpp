@@ -154,6 +154,7 @@ LaunchEnvironment from_torchrun(const Variables& variables) {
   read_ranks(variables, {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}, out);
   out.restart_count = variables.number_or("TORCHELASTIC_RESTART_COUNT", 0, 1 << 30, 0);
   out.run_id = variables.text("TORCHELASTIC_RUN_ID");
+  check_run_id("TORCHELASTIC_RUN_ID", out.run_id);
   return out;
 }
 
@@ -195,6 +196,19 @@ LaunchEnvironment from_srun(const Variables& variables) {
 }
 
 }  // namespace
+
+void check_run_id(std::string_view name, std::string_view id) {
+  constexpr std::size_t kMaxBytes = 200;
+  if (id.size() > kMaxBytes) {
+    throw UsageError("{} has {} bytes, '{}…'; give a name of at most {}", name, id.size(),
+                     id.substr(0, 20), kMaxBytes);
+  }
+  for (const char c : id) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f) continue;
+    throw UsageError("{} has the control character {:#04x}; give a name without", name, byte);
+  }
+}
 
 LaunchEnvironment detect_launch_environment(const EnvironmentLookup& lookup) {
   const Variables variables(lookup);

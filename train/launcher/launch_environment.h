@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <functional>
 #include <string>
+#include <string_view>
 
 namespace carousel {
 
@@ -22,6 +23,10 @@ struct LaunchEnvironment {
 
 /// The value of an environment variable; nullptr if it is not set.
 using EnvironmentLookup = std::function<const char*(const char* name)>;
+
+/// Throws UsageError if `id`, the value of `name`, is no name for a run, which becomes part of keys
+/// and of lines: control characters, or more than 200 bytes.
+void check_run_id(std::string_view name, std::string_view id);
 
 /// Reads the environment, in this order:
 ///   torchrun, carousel run  RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, …

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "core/base/error.h"
+#include "train/launcher/launch_environment.h"
 
 namespace carousel {
 namespace {
@@ -163,6 +164,11 @@ LaunchPlan make_launch_plan(const LaunchOptions& options, const LaunchResources&
   if (plan.node_rank < 0 || plan.node_rank >= plan.nodes) {
     throw UsageError("--node-rank is {}, but there {} --nnodes = {}: nodes go from 0 to {}",
                      plan.node_rank, plan.nodes == 1 ? "is" : "are", plan.nodes, plan.nodes - 1);
+  }
+  check_run_id("--rdzv-id", options.rdzv_id);
+  if (options.rdzv_id.find('/') != std::string::npos) {
+    throw UsageError("--rdzv-id is '{}', but it also names a directory in --log-dir: give it no /",
+                     options.rdzv_id);
   }
   choose_meeting_place(options, plan);
   route_output(options, plan);

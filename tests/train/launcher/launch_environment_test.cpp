@@ -174,6 +174,8 @@ TEST(LaunchEnvironment, NamesWhatIsMissingOrWrong) {
   refuse(with("LOCAL_WORLD_SIZE", "9"), {"LOCAL_WORLD_SIZE is 9, more than WORLD_SIZE, 8"});
   refuse(with("MASTER_PORT", "65536"), {"MASTER_PORT is '65536'"});
   refuse(with("MASTER_ADDR", ""), {"MASTER_ADDR is empty"});
+  refuse(with("TORCHELASTIC_RUN_ID", std::string(1200, 'x').c_str()),
+         {"TORCHELASTIC_RUN_ID has 1200 bytes, 'xxx", "at most 200"});
   Environment list = srun();
   list["SLURM_NODELIST"] = "gpu[3-1]";
   refuse(list, {"not a Slurm host list"});

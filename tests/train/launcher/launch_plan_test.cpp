@@ -76,6 +76,13 @@ TEST(LaunchPlan, FindsTheMeetingPlace) {
   refuse({.rdzv_backend = "c10d"}, {"only static is supported"});
 }
 
+TEST(LaunchPlan, RefusesIdsThatNameNoRun) {
+  EXPECT_EQ(make_launch_plan({.rdzv_id = std::string(200, 'x')}, kMachine).run_id.size(), 200u);
+  refuse({.rdzv_id = std::string(1200, 'x')}, {"--rdzv-id has 1200 bytes, 'xxx", "at most 200"});
+  refuse({.rdzv_id = "../job"}, {"--rdzv-id is '../job'", "--log-dir"});
+  refuse({.rdzv_id = "a\nb"}, {"--rdzv-id has the control character 0x0a"});
+}
+
 TEST(LaunchPlan, RoutesOutput) {
   const auto route = [](const LaunchOptions& options) {
     const LaunchPlan plan = make_launch_plan(options, kMachine);
