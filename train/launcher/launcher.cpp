@@ -133,7 +133,8 @@ void launch(LaunchPlan plan, const std::string& program, const std::vector<std::
     WorkerGroup group(make_starts(plan, program, command, restart, logs),
                       {.first_rank = plan.rank(0),
                        .check_interval = std::chrono::milliseconds(
-                           std::max(1, static_cast<int>(plan.monitor_interval * 1e3)))});
+                           std::max(1, static_cast<int>(plan.monitor_interval * 1e3)))},
+                      signals);
     const auto again = [&](const WorkerFailure& failure) {
       return !last && may_pass(failure.end.code) && signals.newest() == 0;
     };
@@ -141,7 +142,7 @@ void launch(LaunchPlan plan, const std::string& program, const std::vector<std::
     const auto tell = [&](const WorkerFailure& failure) {
       if (!std::exchange(told, true)) log::warn("{}", to_string(failure));
     };
-    const GroupEnd end = group.wait(signals, tell);
+    const GroupEnd end = group.wait(tell);
     signals.next();  // one that came behind the last worker's end counts, too
     if (!end.failure && !end.preempted) return;
     if (!end.failure) throw Preempted("stopped after saving; start again to continue");

@@ -78,9 +78,13 @@ int become_worker(const char* program, char** command, char** environment, pid_t
 
 }  // namespace
 
-Worker::Worker(const WorkerStart& start)
-    : pipes_{{-1, {start.prefix, start.out_on_console ? STDOUT_FILENO : -1, start.out_file}},
-             {-1, {start.prefix, start.err_on_console ? STDERR_FILENO : -1, start.err_file}}} {
+Worker::Worker(const WorkerStart& start, const AwaitConsole& await_console)
+    : pipes_{{-1,
+              {start.prefix, start.out_on_console ? STDOUT_FILENO : -1, start.out_file,
+               await_console}},
+             {-1,
+              {start.prefix, start.err_on_console ? STDERR_FILENO : -1, start.err_file,
+               await_console}}} {
   std::vector<std::string> command = start.command;
   std::vector<std::string> environment = environment_with(start.variables);
   const std::vector<char*> command_pointers = pointers_to(command);

@@ -33,8 +33,8 @@ struct WorkerEnd {
 /// kernel when this process dies. Its output comes through two pipes.
 class Worker {
  public:
-  /// Throws UsageError if the process cannot be started.
-  explicit Worker(const WorkerStart& start);
+  /// `await_console` is for its output. Throws UsageError if the process cannot be started.
+  Worker(const WorkerStart& start, const AwaitConsole& await_console);
   /// Kills what still runs.
   ~Worker();
   Worker(const Worker&) = delete;
@@ -47,7 +47,7 @@ class Worker {
   int out() const { return pipes_[0].descriptor; }
   int err() const { return pipes_[1].descriptor; }
 
-  /// Hands on some of what the pipes hold; does not block.
+  /// Hands on some of what the pipes hold; does not block, but for consoles.
   void forward_output();
   /// Notices that the process has ended, with all it has printed, and ends what it may have left
   /// behind; true if this call noticed.

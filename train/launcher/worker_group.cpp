@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -89,16 +90,19 @@ int LauncherSignals::next() {
   return 0;
 }
 
-WorkerGroup::WorkerGroup(const std::vector<WorkerStart>& workers, const Options& options)
-    : options_(options) {
-  for (const WorkerStart& start : workers) workers_.push_back(std::make_unique<Worker>(start));
+WorkerGroup::WorkerGroup(const std::vector<WorkerStart>& workers, const Options& options,
+                         LauncherSignals& signals)
+    : options_(options), signals_(signals) {
+  for (const WorkerStart& start : workers) {
+    workers_.push_back(
+        std::make_unique<Worker>(start, [this](int descriptor) { await_console(descriptor); }));
+  }
 }
 
-GroupEnd WorkerGroup::wait(LauncherSignals& signals,
-                           const std::function<void(const WorkerFailure&)>& on_failure) {
+GroupEnd WorkerGroup::wait(const std::function<void(const WorkerFailure&)>& on_failure) {
   while (true) {
-    poll_once(signals);
-    pass_on(signals);
+    poll_once();
+    pass_on_signals();
     collect_ended();
     if (!failures_.empty()) {
       const auto since = Clock::now() - first_failure_;
@@ -115,8 +119,8 @@ GroupEnd WorkerGroup::wait(LauncherSignals& signals,
   return end;
 }
 
-void WorkerGroup::poll_once(const LauncherSignals& signals) {
-  std::vector<pollfd> watched{{signals.descriptor(), POLLIN, 0}};
+void WorkerGroup::poll_once() {
+  std::vector<pollfd> watched{{signals_.descriptor(), POLLIN, 0}};
   for (const auto& worker : workers_) {
     for (const int descriptor : {worker->out(), worker->err()}) {
       if (descriptor >= 0) watched.push_back({descriptor, POLLIN, 0});
@@ -128,8 +132,14 @@ void WorkerGroup::poll_once(const LauncherSignals& signals) {
   for (const auto& worker : workers_) worker->forward_output();
 }
 
-void WorkerGroup::pass_on(LauncherSignals& signals) {
-  for (int signal = signals.next(); signal != 0; signal = signals.next()) {
+void WorkerGroup::await_console(int descriptor) {
+  std::array<pollfd, 2> watched{{{descriptor, POLLOUT, 0}, {signals_.descriptor(), POLLIN, 0}}};
+  ::poll(watched.data(), watched.size(), -1);
+  pass_on_signals();
+}
+
+void WorkerGroup::pass_on_signals() {
+  for (int signal = signals_.next(); signal != 0; signal = signals_.next()) {
     signal_all(signal);
   }
 }

@@ -57,25 +57,30 @@ class WorkerGroup {
     std::chrono::milliseconds patience{10000};
   };
 
-  /// Starts them all. Throws UsageError if one cannot be started.
-  WorkerGroup(const std::vector<WorkerStart>& workers, const Options& options);
+  /// Starts them all; `signals` must live as long. Throws UsageError if one cannot be started.
+  WorkerGroup(const std::vector<WorkerStart>& workers, const Options& options,
+              LauncherSignals& signals);
+  WorkerGroup(const WorkerGroup&) = delete;
+  WorkerGroup& operator=(const WorkerGroup&) = delete;
 
-  /// Forwards output and signals until all workers have ended. When one fails, asks the others to
-  /// end; if they are not gone within a second, calls `on_failure`.
-  GroupEnd wait(LauncherSignals& signals,
-                const std::function<void(const WorkerFailure&)>& on_failure);
+  /// Forwards output and signals until all workers have ended; signals also while a console takes
+  /// no more. When a worker fails, asks the others to end; if they are not gone within a second,
+  /// calls `on_failure`.
+  GroupEnd wait(const std::function<void(const WorkerFailure&)>& on_failure);
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  void poll_once(const LauncherSignals& signals);
+  void poll_once();
+  void await_console(int descriptor);
   void collect_ended();
-  void pass_on(LauncherSignals& signals);
+  void pass_on_signals();
   void end_the_others();
   void signal_all(int signal);
   bool any_running() const;
 
   Options options_;
+  LauncherSignals& signals_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<WorkerFailure> failures_;  ///< in the order in which they were noticed
   Clock::time_point first_failure_;

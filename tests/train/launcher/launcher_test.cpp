@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <thread>
@@ -126,11 +127,11 @@ TEST(LauncherDist, ThoseThatDoNotEndAreKilled) {
   WorkerGroup group({shell("trap '' TERM; sleep 60"), shell("sleep 0.1; exit 70")},
                     {.first_rank = 4,
                      .check_interval = std::chrono::seconds(20),  // counts until one fails
-                     .patience = std::chrono::milliseconds(1200)});
+                     .patience = std::chrono::milliseconds(1200)},
+                    signals);
   std::string told;
   const auto begin = Clock::now();
-  const GroupEnd end =
-      group.wait(signals, [&](const WorkerFailure& failure) { told = to_string(failure); });
+  const GroupEnd end = group.wait([&](const WorkerFailure& failure) { told = to_string(failure); });
   ASSERT_TRUE(end.failure);
   EXPECT_EQ(end.failure->rank, 5);
   EXPECT_EQ(told, to_string(*end.failure));
@@ -155,6 +156,51 @@ TEST(LauncherDist, SignalsArePassedOn) {
   });
   EXPECT_EQ(got.code, 75);
   expect_in("stopped after saving", got.message);
+}
+
+TEST(LauncherDist, SignalsArePassedOnWhileNobodyReadsTheConsole) {
+  const TempDir dir;
+  std::array<int, 2> console{};
+  ASSERT_EQ(::pipe(console.data()), 0);
+  // More than that pipe holds, less than it and the worker's own.
+  const std::string script =
+      "trap 'echo saved >" + (dir / "saved") +
+      "; exit 75' TERM; for i in $(seq 1000 1099); do printf '%01000d\\n' $i;"
+      " done; echo $$ >" +
+      (dir / "pid") + "; while :; do sleep 0.02; done";
+  const pid_t launcher = ::fork();
+  if (launcher == 0) {
+    ::dup2(console[1], STDOUT_FILENO);
+    ::close(console[0]);
+    ::close(console[1]);
+    try {
+      launch(make_launch_plan(workers(1), {}), "/bin/sh", {"sh", "-c", script});
+    } catch (const Error& e) {
+      ::_exit(static_cast<int>(e.code()));
+    }
+    ::_exit(0);
+  }
+  ::close(console[1]);
+  wait_for(dir / "pid");
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  ::kill(launcher, SIGTERM);
+  wait_for(dir / "saved");
+  EXPECT_EQ(read_file(dir / "saved"), "saved\n");
+  // All comes when it is read again.
+  std::string out;
+  std::array<char, 4096> buffer{};
+  for (ssize_t n = 0; (n = ::read(console[0], buffer.data(), buffer.size())) > 0;) {
+    out.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  ::close(console[0]);
+  int status = 0;
+  ::waitpid(launcher, &status, 0);
+  EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 75);
+  std::string expected;
+  for (int i = 1000; i < 1100; ++i) {
+    expected += "[rank0]: " + std::string(996, '0') + std::to_string(i) + "\n";
+  }
+  EXPECT_EQ(out, expected);
 }
 
 TEST(LauncherDist, AStoppedRankIsWokenUpForASignal) {
