@@ -2,6 +2,7 @@
 #pragma once
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +43,7 @@ class BackgroundProgram {
                                 arguments + " >'" + output_path() + "' 2>&1";
     pid_ = ::fork();
     if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that runs out of time leaves nothing behind
       ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
       ::_exit(127);
     }
@@ -71,10 +73,13 @@ class BackgroundProgram {
     return ids;
   }
 
-  /// Its exit code, or 128 + the signal that ended it.
+  /// Its exit code, or 128 + the signal that ended it: SIGKILL, from here, after a minute.
   int wait() {
     int status = 0;
-    ::waitpid(pid_, &status, 0);
+    if (!becomes_true([&] { return ::waitpid(pid_, &status, WNOHANG) != 0; })) {
+      ::kill(pid_, SIGKILL);
+      ::waitpid(pid_, &status, 0);
+    }
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
