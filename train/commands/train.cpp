@@ -1,5 +1,4 @@
 #include "train/commands/commands.h"
-#include "train/distributed/process_group.h"
 #include "train/trainer.h"
 
 namespace carousel {
@@ -15,12 +14,7 @@ void add_train(CLI::App& app) {
   command->add_option("config", options->config, "YAML configuration")->required();
   command->add_option("overrides", options->overrides, "key=value pairs, e.g. optim.lr=1.0e-3");
   command->footer("Example: carousel train configs/shakespeare_cpu.yaml data.train=input.txt");
-  command->callback([options] {
-    const Config config = told_once(detect_launch_environment(), [&] {
-      return load_config(options->config, options->overrides);
-    });
-    Trainer(config).run();
-  });
+  command->callback([options] { Trainer(load_config(options->config, options->overrides)).run(); });
 }
 
 }  // namespace carousel
