@@ -164,7 +164,7 @@ void walk(const cuda::Stream& stream, const CellBackwardArgs& args) {
   if (args.dh.dtype() == DType::kF32) {
     const Sizes n = Sizes::of(args.dh);
     const auto plan = resident_plan(n.batch, n.heads, n.size, stream.info().multiprocessors,
-                                    stream.info().major == 9);
+                                    stream.info().clusters);
     if (plan) return run_resident(stream, BackwardPointers<float>(args), *plan);
   }
   backward_stepwise(stream, args);  // which refuses other dtypes

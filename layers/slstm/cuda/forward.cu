@@ -109,7 +109,7 @@ void forward(const CellForwardArgs& args) {
   if (args.h.dtype() == DType::kF32) {
     const Sizes n = Sizes::of(args.h);
     const auto plan = resident_plan(n.batch, n.heads, n.size, stream.info().multiprocessors,
-                                    stream.info().major == 9);
+                                    stream.info().clusters);
     if (plan) return run_resident(stream, ForwardPointers<float>(args), *plan);
   }
   forward_stepwise(stream, args);  // which refuses other dtypes

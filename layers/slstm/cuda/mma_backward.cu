@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kThreads)
 bool backward_mma(const cuda::Stream& stream, const CellBackwardArgs& args) {
   const BackwardPointers<bf16> p(args);
   const auto plan = mma_plan(p.n.batch, p.n.heads, p.n.size, stream.info().multiprocessors,
-                             stream.info().major == 9);
+                             stream.info().clusters);
   if (!plan) return false;
   const std::int64_t units = p.n.heads * ((p.n.batch + plan->rows - 1) / plan->rows);
   const cuda::LaunchShape shape{.grid = cuda::grid_size(units * plan->cluster, 1),
