@@ -184,11 +184,7 @@ bool backward_mma(const cuda::Stream& stream, const CellBackwardArgs& args) {
                                 .shared_bytes = mma_backward_shared_bytes(*plan),
                                 .cluster = static_cast<unsigned>(plan->cluster)};
   const auto run = [&](auto kernel) {
-    if (plan->cluster > kMaxCluster && cuda::max_resident_clusters(kernel, shape) == 0) {
-      return false;
-    }
-    cuda::launch("slstm_bwd", stream, shape, kernel, p, *plan);
-    return true;
+    return cuda::launch_if_cluster_fits("slstm_bwd", stream, shape, kernel, p, *plan);
   };
   switch (plan->backward_held) {
     case 4:

@@ -148,8 +148,7 @@ bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args) {
                                 .shared_bytes = mma_forward_shared_bytes(*plan),
                                 .cluster = static_cast<unsigned>(plan->cluster)};
   const auto run = [&](auto kernel) {
-    cuda::launch("slstm_fwd", stream, shape, kernel, p, *plan);
-    return true;
+    return cuda::launch_if_cluster_fits("slstm_fwd", stream, shape, kernel, p, *plan);
   };
   switch (plan->forward_held) {
     case 2:
