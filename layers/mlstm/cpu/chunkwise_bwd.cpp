@@ -117,7 +117,8 @@ class Backward {
     copy_or_zero(dc_last, c_size, s.dc);
     copy_or_zero(dn_last, dims_.dqk, s.dn);
     bool has_dstate = dc_last != nullptr;
-    const bool initial_matters = args_.in.c0.defined() || args_.dc0.defined();
+    const bool initial_matters =
+        args_.in.c0.defined() || args_.dc0.defined() || args_.dn0.defined();
     for (std::int64_t i = chunks() - 1; i >= 0; --i) {
       const std::int64_t begin = i * chunk_;
       const std::int64_t size = std::min(chunk_, dims_.time - begin);

@@ -118,7 +118,7 @@ void tiled_states(const Blocks<T>& b, Form form, int chunk_blocks, std::int64_t 
                             .n_first = data_or_null<float>(in.n0)});
   }
   if (chunkwise || b.args.dc_last.defined()) dc.allocate(b.p, device, chunks);
-  if (chunkwise || b.args.dc_last.defined() || b.args.dc0.defined()) {
+  if (chunkwise || b.args.dc_last.defined() || b.args.dc0.defined() || b.args.dn0.defined()) {
     launch_tiled_states<T>(b.stream, b.p, false, chunk_blocks,
                            {.columns = data<T>(in.q),
                             .values = data<T>(b.args.dh),

@@ -49,7 +49,7 @@ void tiled(const Stream& stream, const Problem& p, const CellForwardArgs& args, 
   }
   T* const states = args.c_chunks.defined() ? data<T>(args.c_chunks) : pointer<T>(c);
   float* const state_n = args.n_chunks.defined() ? data<float>(args.n_chunks) : pointer<float>(n);
-  if (has_states || args.c_last.defined()) {
+  if (has_states || args.c_last.defined() || args.n_last.defined()) {
     launch_tiled_states<T>(stream, p, true, chunk_blocks,
                            {.columns = data<T>(in.k),
                             .values = data<T>(in.v),

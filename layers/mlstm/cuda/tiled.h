@@ -22,7 +22,7 @@ struct TiledStateArgs {
   float* state_n = nullptr;
   const float* c_first = nullptr;  ///< natural state to start from, null for zero
   const float* n_first = nullptr;
-  float* c_last = nullptr;  ///< natural state at the end, or null
+  float* c_last = nullptr;  ///< natural state at the end, or null, each for itself
   float* n_last = nullptr;
 };
 

@@ -95,7 +95,9 @@ __global__ void __launch_bounds__(kTileThreads)
       const std::int64_t at = natural(j, h, e);
       if (at >= 0) args.c_last[unit * size + at] = x;
     });
-    if (keeps_n) args.n_last[static_cast<std::int64_t>(unit) * p.dqk + left + n_column] = n;
+  }
+  if (keeps_n && args.n_last != nullptr) {
+    args.n_last[static_cast<std::int64_t>(unit) * p.dqk + left + n_column] = n;
   }
 }
 
