@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "core/base/log.h"
-#include "core/comm/abandonable.h"
 #include "core/comm/backends.h"
 #include "core/comm/cuda/peer_memory.h"
 #include "core/comm/cuda/tree_sum.h"
@@ -72,7 +71,7 @@ class NcclCommunicator final : public Communicator {
     watchdog_.join();
     // Every collective is done here, and the others need nothing more of this rank for theirs.
     peers_.reset();
-    if (comm_ != nullptr) ncclCommDestroy(comm_);
+    if (comm_ != nullptr) destroy();
     cudaStreamDestroy(stream_);
   }
 
@@ -159,13 +158,17 @@ class NcclCommunicator final : public Communicator {
           text->size(), sizeof id.internal);
     }
     std::memcpy(id.internal, text->data(), text->size());
-    const auto init = [id, world_size = world_size(), rank = rank(), device = device()] {
-      const cuda::Stream compute(device);  // makes the device this thread's
-      ncclComm_t comm = nullptr;
-      check_call(ncclCommInitRank(&comm, world_size, id, rank), "ncclCommInitRank");
-      return comm;
-    };
-    return call_abandonably(init, trouble);
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    ncclComm_t comm = nullptr;
+    const ncclResult_t result = ncclCommInitRankConfig(&comm, world_size(), id, rank(), &config);
+    try {
+      settle(comm, result, "ncclCommInitRankConfig", trouble);
+    } catch (...) {
+      if (comm != nullptr) ncclCommAbort(comm);
+      throw;
+    }
+    return comm;
   }
 
   PeerMemory::Gather gathering() {
@@ -175,7 +178,24 @@ class NcclCommunicator final : public Communicator {
   bool shared(const Tensor& t) const { return peers_ != nullptr && peers_->covers(t); }
 
   static void check_call(ncclResult_t result, const char* call) {
-    if (result != ncclSuccess) throw PeerError("{}: {}", call, ncclGetErrorString(result));
+    if (result == ncclSuccess || result == ncclInProgress) return;
+    throw PeerError("{}: {}", call, ncclGetErrorString(result));
+  }
+
+  // Waits until NCCL has done all of a call but what is the device's. Calls that connect ranks, as
+  // the first of each kind does, wait for these, and NCCL itself without end: the communicator is
+  // not a blocking one, so that this thread can leave it at the first `trouble`.
+  template <class Trouble>
+  static void settle(ncclComm_t comm, ncclResult_t result, const char* call, Trouble&& trouble) {
+    while (result == ncclInProgress) {
+      if (const std::string problem = trouble(); !problem.empty()) throw PeerError("{}", problem);
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      if (ncclCommGetAsyncError(comm, &result) != ncclSuccess) result = ncclInternalError;
+    }
+    check_call(result, call);
+  }
+  void settle(ncclResult_t result, const char* call) const {
+    settle(comm_, result, call, [this] { return interrupted_ ? "the group was left" : ""; });
   }
 
   // Runs `calls` on the stream behind what the caller has queued, and in order.
@@ -211,9 +231,8 @@ class NcclCommunicator final : public Communicator {
     }
     if (order == Sum::kFast) {
       return start(t, std::move(ticket), [&] {
-        check_call(
-            ncclAllReduce(t.raw(), t.raw(), count, type_of(t.dtype()), ncclSum, comm_, stream_),
-            "ncclAllReduce");
+        settle(ncclAllReduce(t.raw(), t.raw(), count, type_of(t.dtype()), ncclSum, comm_, stream_),
+               "ncclAllReduce");
       });
     }
     const Tensor pieces = new_staging(t);
@@ -232,10 +251,10 @@ class NcclCommunicator final : public Communicator {
     }
     if (order == Sum::kFast) {
       return start(t, std::move(ticket), [&] {
-        check_call(ncclReduceScatter(t.raw(), piece(t, rank()),
-                                     static_cast<std::size_t>(t.numel() / world_size()),
-                                     type_of(t.dtype()), ncclSum, comm_, stream_),
-                   "ncclReduceScatter");
+        settle(ncclReduceScatter(t.raw(), piece(t, rank()),
+                                 static_cast<std::size_t>(t.numel() / world_size()),
+                                 type_of(t.dtype()), ncclSum, comm_, stream_),
+               "ncclReduceScatter");
       });
     }
     const Tensor pieces = new_staging(t);
@@ -255,8 +274,8 @@ class NcclCommunicator final : public Communicator {
 
   Work start_broadcast(const Tensor& t, int root, Monitor::Ticket ticket) override {
     return start(t, std::move(ticket), [&] {
-      check_call(ncclBroadcast(t.raw(), t.raw(), t.bytes(), ncclInt8, root, comm_, stream_),
-                 "ncclBroadcast");
+      settle(ncclBroadcast(t.raw(), t.raw(), t.bytes(), ncclInt8, root, comm_, stream_),
+             "ncclBroadcast");
     });
   }
 
@@ -268,7 +287,7 @@ class NcclCommunicator final : public Communicator {
       check_call(ncclSend(piece(t, r), bytes, ncclInt8, r, comm_, stream_), "ncclSend");
       check_call(ncclRecv(piece(pieces, r), bytes, ncclInt8, r, comm_, stream_), "ncclRecv");
     }
-    check_call(ncclGroupEnd(), "ncclGroupEnd");
+    settle(ncclGroupEnd(), "ncclGroupEnd");
     std::vector<const void*> received;
     for (int r = 0; r < world_size(); ++r) received.push_back(piece(pieces, r));
     add_pieces(t, received);
@@ -286,7 +305,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void gather_pieces(const Tensor& t) {
-    check_call(
+    settle(
         ncclAllGather(piece(t, rank()), t.raw(), t.bytes() / static_cast<std::size_t>(world_size()),
                       ncclInt8, comm_, stream_),
         "ncclAllGather");
@@ -334,10 +353,20 @@ class NcclCommunicator final : public Communicator {
     }
   }
 
+  void destroy() noexcept {
+    const auto deadline = Clock::now() + options().timeout;
+    ncclResult_t result = ncclCommFinalize(comm_);
+    while (result == ncclInProgress && Clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) result = ncclInternalError;
+    }
+    result == ncclSuccess ? ncclCommDestroy(comm_) : ncclCommAbort(comm_);
+  }
+
   void interrupt() noexcept override {
     interrupted_ = true;
-    // Whoever holds the mutex for long is inside NCCL, waiting for what only the abort ends.
-    std::unique_lock lock(mutex_, std::chrono::seconds(2));
+    // Whoever holds the mutex for long waits for room in the stream's queue, which only this makes.
+    const std::unique_lock lock(mutex_, std::chrono::seconds(2));
     if (peers_ != nullptr) peers_->release_waits();
     if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
   }
