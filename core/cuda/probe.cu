@@ -7,11 +7,9 @@ __global__ void probe_kernel() {}
 
 }  // namespace
 
-cudaError_t probe_kernel_image(int* compiled_for) {
+cudaError_t check_kernel_image() {
   cudaFuncAttributes attributes{};
-  const cudaError_t status = cudaFuncGetAttributes(&attributes, probe_kernel);
-  *compiled_for = attributes.ptxVersion;
-  return status;
+  return cudaFuncGetAttributes(&attributes, probe_kernel);
 }
 
 }  // namespace carousel::cuda

@@ -18,9 +18,6 @@ struct DeviceInfo {
   std::size_t shared_per_multiprocessor = 0;
   std::size_t l2_bytes = 0;
   std::size_t memory_bytes = 0;
-  bool clusters =
-      false;  ///< whether kernels may use clusters of blocks: the GPU has them, and what
-              ///< it runs of this build was compiled for it. Known once it is started
 };
 
 /// The oldest compute capability that the kernels support.
