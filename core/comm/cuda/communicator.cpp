@@ -12,6 +12,7 @@
 
 #include "core/base/log.h"
 #include "core/comm/backends.h"
+#include "core/comm/cuda/nccl_calls.h"
 #include "core/comm/cuda/peer_memory.h"
 #include "core/comm/cuda/tree_sum.h"
 #include "core/cuda/error.h"
@@ -71,7 +72,7 @@ class NcclCommunicator final : public Communicator {
     watchdog_.join();
     // Every collective is done here, and the others need nothing more of this rank for theirs.
     peers_.reset();
-    if (comm_ != nullptr) destroy();
+    destroy_communicator(comm_, options().timeout);
     cudaStreamDestroy(stream_);
   }
 
@@ -163,9 +164,9 @@ class NcclCommunicator final : public Communicator {
     ncclComm_t comm = nullptr;
     const ncclResult_t result = ncclCommInitRankConfig(&comm, world_size(), id, rank(), &config);
     try {
-      settle(comm, result, "ncclCommInitRankConfig", trouble);
+      comm::settle(comm, result, "ncclCommInitRankConfig", trouble);
     } catch (...) {
-      if (comm != nullptr) ncclCommAbort(comm);
+      abort_communicator(comm);
       throw;
     }
     return comm;
@@ -177,25 +178,8 @@ class NcclCommunicator final : public Communicator {
 
   bool shared(const Tensor& t) const { return peers_ != nullptr && peers_->covers(t); }
 
-  static void check_call(ncclResult_t result, const char* call) {
-    if (result == ncclSuccess || result == ncclInProgress) return;
-    throw PeerError("{}: {}", call, ncclGetErrorString(result));
-  }
-
-  // Waits until NCCL has done all of a call but what is the device's. Calls that connect ranks, as
-  // the first of each kind does, wait for these, and NCCL itself without end: the communicator is
-  // not a blocking one, so that this thread can leave it at the first `trouble`.
-  template <class Trouble>
-  static void settle(ncclComm_t comm, ncclResult_t result, const char* call, Trouble&& trouble) {
-    while (result == ncclInProgress) {
-      if (const std::string problem = trouble(); !problem.empty()) throw PeerError("{}", problem);
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-      if (ncclCommGetAsyncError(comm, &result) != ncclSuccess) result = ncclInternalError;
-    }
-    check_call(result, call);
-  }
   void settle(ncclResult_t result, const char* call) const {
-    settle(comm_, result, call, [this] { return interrupted_ ? "the group was left" : ""; });
+    comm::settle(comm_, result, call, [this] { return interrupted_ ? "the group was left" : ""; });
   }
 
   // Runs `calls` on the stream behind what the caller has queued, and in order.
@@ -353,22 +337,12 @@ class NcclCommunicator final : public Communicator {
     }
   }
 
-  void destroy() noexcept {
-    const auto deadline = Clock::now() + options().timeout;
-    ncclResult_t result = ncclCommFinalize(comm_);
-    while (result == ncclInProgress && Clock::now() < deadline) {
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-      if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess) result = ncclInternalError;
-    }
-    result == ncclSuccess ? ncclCommDestroy(comm_) : ncclCommAbort(comm_);
-  }
-
   void interrupt() noexcept override {
     interrupted_ = true;
     // Whoever holds the mutex for long waits for room in the stream's queue, which only this makes.
     const std::unique_lock lock(mutex_, std::chrono::seconds(2));
     if (peers_ != nullptr) peers_->release_waits();
-    if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
+    abort_communicator(std::exchange(comm_, nullptr));
   }
 
   cudaStream_t stream_ = nullptr;
