@@ -10,6 +10,7 @@
 
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/parallel.h"
 #include "core/kernels/register.h"
 #include "layers/register.h"
 #include "train/commands/commands.h"
@@ -87,6 +88,7 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);
   try {
     init_logging();
+    init_threads();
     register_cpu_kernels();
     register_layer_cpu_kernels();
     register_cuda_kernels();

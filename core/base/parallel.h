@@ -8,6 +8,10 @@
 
 namespace carousel {
 
+/// Makes the calling thread's later parallel work use exactly num_threads() threads, which it
+/// lowers to what OMP_THREAD_LIMIT allows: OpenBLAS waits for ever for threads that OpenMP does not
+/// give.
+void init_threads();
 /// Number of threads that parallel_for uses, OMP_NUM_THREADS or all cores unless set.
 int num_threads();
 /// Sets the number of threads for parallel_for and OpenBLAS, n >= 1.
@@ -16,8 +20,9 @@ void set_num_threads(int n);
 bool in_parallel();
 
 namespace detail {
+/// Calls body(0) … body(threads - 1), each once, on at most `threads` threads.
 void run_on_threads(int threads, const std::function<void(int)>& body);
-}
+}  // namespace detail
 
 /// Calls body(begin, end) on disjoint contiguous ranges that cover [0, n), at most one range per
 /// thread and none (but the last) shorter than `grain`. The partition depends only on n, grain and

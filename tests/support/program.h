@@ -16,10 +16,12 @@ struct Outcome {
   std::string err;
 };
 
-/// Runs `carousel arguments` in the shell, on one thread.
-inline Outcome run_program(const std::string& arguments) {
+/// Runs `carousel arguments` in the shell, on one thread unless `before` says otherwise: variables,
+/// and a command that runs the program.
+inline Outcome run_program(const std::string& arguments,
+                           const std::string& before = "OMP_NUM_THREADS=1") {
   const TempDir dir;
-  const std::string command = "OMP_NUM_THREADS=1 '" CAROUSEL_PROGRAM "' " + arguments + " >'" +
+  const std::string command = before + " '" CAROUSEL_PROGRAM "' " + arguments + " >'" +
                               (dir / "out") + "' 2>'" + (dir / "err") + "'";
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(dir / "out"),

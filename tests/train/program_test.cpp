@@ -114,6 +114,18 @@ TEST_F(ProgramTest, AModelRunsInAnotherPrecisionThanItsTrainings) {
   expect(fmt::format("eval '{}' --precision f16", dir_ / "run"), 2, "--precision");
 }
 
+// Wide enough for OpenBLAS to use threads; those that OpenMP withholds it would wait for.
+TEST_F(ProgramTest, TrainsOnFewerThreadsThanAskedFor) {
+  const std::string command =
+      "train " + config(text(), "device: cpu\n") + " model.embedding_dim=192 data.batch_size=4";
+  for (const char* variables :
+       {"OMP_NUM_THREADS=2 OMP_THREAD_LIMIT=1", "OMP_NUM_THREADS=4 OMP_DYNAMIC=true"}) {
+    std::filesystem::remove_all(dir_ / "run");
+    const Outcome outcome = run_program(command, std::string(variables) + " timeout -s KILL 100");
+    EXPECT_EQ(outcome.code, 0) << variables << "\n" << outcome.err;
+  }
+}
+
 TEST_F(ProgramTest, UsageErrorsExitWithTwo) {
   expect("", 2, "error: A subcommand is required; see carousel --help\n");
   expect("trian", 2, "error: unknown command 'trian'; did you mean 'train'?\n");
