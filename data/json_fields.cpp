@@ -17,6 +17,11 @@ const nlohmann::json& field(const nlohmann::json& json, const char* key, const s
 
 }  // namespace
 
+std::string shown(const nlohmann::json& value) {
+  if (value.is_structured()) return value.type_name();
+  return value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
 const std::string& json_string(const nlohmann::json& json, const char* key,
                                const std::string& where) {
   const nlohmann::json& value = field(json, key, where);
@@ -34,7 +39,7 @@ std::int64_t json_integer(const nlohmann::json& json, const char* key, std::int6
                     (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT64_MAX);
   if (!fits || value.get<std::int64_t>() < low || value.get<std::int64_t>() > high) {
     throw DataError("{}: key '{}' must be an integer in [{}, {}], found {}", where, key, low, high,
-                    value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+                    shown(value));
   }
   return value.get<std::int64_t>();
 }

@@ -7,6 +7,10 @@
 
 namespace carousel {
 
+/// A scalar as JSON; of arrays and objects the type alone, as to print them recurses as deep as
+/// they are nested.
+std::string shown(const nlohmann::json& value);
+
 /// The string under `key`. Throws DataError naming `where` and `key` if `json` is not an object or
 /// has no such string.
 const std::string& json_string(const nlohmann::json& json, const char* key,

@@ -167,6 +167,16 @@ TEST(TokenizerJson, NamesWhatIsWrong) {
   expect_error<DataError>(load({{"kind", "sentencepiece"}, {"model", ""}}), {"0 bytes"});
 }
 
+// Printing it would overflow the stack.
+TEST(TokenizerJson, RefusesDepthWithoutFollowingIt) {
+  const TempDir dir;
+  constexpr std::size_t kDepth = 2'000'000;
+  const std::string deep = std::string(kDepth, '[') + std::string(kDepth, ']');
+  const std::string path =
+      dir.write("tokenizer.json", R"({"kind": "none", "vocab_size": )" + deep + "}");
+  expect_error<DataError>([&] { load_tokenizer(path); }, {"'vocab_size'", "found array"});
+}
+
 TEST(TokenizerJson, NamesAFileThatIsNotJson) {
   const TempDir dir;
   expect_error<DataError>([&] { load_tokenizer(dir.write("t.json", "{\"kind\": ")); },

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "data/json_fields.h"
 
 namespace carousel {
 
@@ -27,11 +28,6 @@ inline json parse_json_object(const std::filesystem::path& path, const std::stri
   }
   if (!object.is_object()) throw CheckpointError("'{}' is not a JSON object", path.string());
   return object;
-}
-
-inline std::string shown(const json& value) {
-  // Only scalars: dump() of a deeply nested value would recurse as deep.
-  return value.is_structured() ? value.type_name() : value.dump(-1, ' ', true);
 }
 
 // Reads keys of one JSON object and collects what is wrong with them.
