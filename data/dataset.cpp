@@ -121,7 +121,7 @@ std::shared_ptr<const Tokenizer> make_tokenizer(const DataConfig& config, const 
   if (name.ends_with(".json")) return load_tokenizer(name);
   throw UsageError(
       "data.tokenizer: '{}' is none of byte, char, none, a SentencePiece .model file, "
-      "a tokenizer.json",
+      "a tokenizer.json that Carousel wrote",
       name);
 }
 

@@ -64,6 +64,12 @@ std::string StreamDecoder::finish() {
 
 std::unique_ptr<Tokenizer> tokenizer_from_json(const nlohmann::json& json,
                                                const std::string& where) {
+  if (const auto model = json.find("model"); model != json.end() && model->is_object()) {
+    throw DataError(
+        "{}: a tokenizer of Hugging Face's, which Carousel cannot read; name the model's "
+        "SentencePiece .model file, or train on token shards with data.tokenizer: none",
+        where);
+  }
   const std::string kind = json_string(json, "kind", where);
   if (kind == "byte") return std::make_unique<ByteTokenizer>();
   if (kind == "char") return CharTokenizer::from_json(json, where);

@@ -167,6 +167,14 @@ TEST(TokenizerJson, NamesWhatIsWrong) {
   expect_error<DataError>(load({{"kind", "sentencepiece"}, {"model", ""}}), {"0 bytes"});
 }
 
+TEST(TokenizerJson, KnowsTheFormatOfHuggingFace) {
+  expect_error<DataError>(
+      [] {
+        tokenizer_from_json({{"version", "1.0"}, {"model", {{"type", "BPE"}}}}, "tok.json");
+      },
+      {"tok.json", "Hugging Face", ".model", "data.tokenizer: none"});
+}
+
 // Printing it would overflow the stack.
 TEST(TokenizerJson, RefusesDepthWithoutFollowingIt) {
   const TempDir dir;

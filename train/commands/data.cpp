@@ -72,7 +72,7 @@ void add_data(CLI::App& app) {
       ->required();
   command
       ->add_option("--tokenizer", options->tokenizer,
-                   "byte, char, or the path of a SentencePiece .model or a tokenizer.json")
+                   "byte, char, or the path of a SentencePiece .model or Carousel's tokenizer.json")
       ->capture_default_str();
   command->add_option("--shard-tokens", options->shard_tokens, "tokens a shard")
       ->capture_default_str()

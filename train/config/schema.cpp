@@ -210,7 +210,7 @@ void add_data(std::vector<Field>& all) {
           .absent("none").for_files(),
       entry("data.val", "validation files, or the fraction of the training tokens to hold out", &D::val)
           .above(0).below(1).absent("no validation").for_files(),
-      entry("data.tokenizer", "byte, char, none (token shards), a .model or a tokenizer.json",
+      entry("data.tokenizer", "byte, char, none (token shards), a SentencePiece .model or Carousel's tokenizer.json",
             &D::tokenizer).one_of({"byte", "char", "none"}).or_path().for_files(),
       entry("data.seq_len", "length of a training sequence", &D::seq_len)
           .at_least(1).at_most(kMaxTokens).unit("tokens").for_files(),
