@@ -50,13 +50,23 @@ void sync_folder_of(const std::string& path) {
     throw DataError("cannot sync folder {}: {}", folder, reason(error));
 }
 
+/// Whether a match is a file of the corpus; folders are not. Anything else would be missing from
+/// the corpus without a word.
+bool is_corpus_file(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::is_directory(status)) return false;
+  if (fs::is_regular_file(status)) return true;
+  throw DataError("{} is not a readable file{}; restore it, or remove it from the data",
+                  path.string(), error ? ": " + error.message() : "");
+}
+
 std::vector<std::string> files_in_directory(const std::string& directory) {
   std::vector<std::string> files;
   std::error_code error;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
     const std::string path = it->path().string();
-    if ((is_shard(path) || path.ends_with(".txt")) && it->is_regular_file(error))
-      files.push_back(path);
+    if ((is_shard(path) || path.ends_with(".txt")) && is_corpus_file(path)) files.push_back(path);
   }
   if (error) throw DataError("cannot list directory {}: {}", directory, error.message());
   if (files.empty()) {
@@ -73,13 +83,12 @@ std::vector<std::string> files_of_pattern(const std::string& pattern) {
   const int rc = ::glob(pattern.c_str(), GLOB_NOSORT | GLOB_ERR, nullptr, &matches);
   std::vector<std::string> files;
   for (std::size_t i = 0; rc == 0 && i < matches.gl_pathc; ++i) {
-    std::error_code error;
-    const char* path = matches.gl_pathv[i];
-    if (fs::is_regular_file(path, error)) files.emplace_back(path);
+    files.emplace_back(matches.gl_pathv[i]);
   }
   ::globfree(&matches);
   if (rc != 0 && rc != GLOB_NOMATCH)
     throw DataError("cannot search for {}: unreadable folder", pattern);
+  std::erase_if(files, [](const std::string& path) { return !is_corpus_file(path); });
   if (files.empty()) throw DataError("no file matches {}; check data.train and data.val", pattern);
   return files;
 }

@@ -44,8 +44,9 @@ struct CorpusFiles {
 /// Resolves entries, each a file, a directory or a glob pattern, in the order given. A file is a
 /// token shard if its name ends in .bin, text otherwise; a directory stands for its own .bin or
 /// .txt files (not those of folders inside it); the matches of a directory or a pattern are sorted
-/// by name. Throws DataError if an entry matches nothing, a file is named twice, or shards and text
-/// are mixed.
+/// by name. Throws DataError if an entry matches nothing, or something that is neither a regular
+/// file nor a folder, such as a dangling link; if a file is named twice; if shards and text are
+/// mixed.
 CorpusFiles find_corpus_files(std::span<const std::string> entries);
 
 }  // namespace carousel

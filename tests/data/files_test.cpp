@@ -1,6 +1,7 @@
 #include "data/files.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include "core/base/error.h"
 #include "tests/support/errors.h"
@@ -76,6 +77,24 @@ TEST(FindCorpusFiles, RefusesEntriesThatNameNothing) {
   expect_error<DataError>([&] { find({""}); }, {"empty path"});
   expect_error<DataError>([&] { find({dir / "d"}); }, {dir / "d", "no .txt or .bin file"});
   expect_error<DataError>([&] { find({dir / "d/*.txt"}); }, {"no file matches", "d/*.txt"});
+}
+
+TEST(FindCorpusFiles, RefusesMatchesThatAreNoFiles) {
+  const TempDir dir;
+  dir.write("d/a.txt", "x");
+  std::filesystem::create_directories(dir / "d/folder.txt");
+  EXPECT_EQ(find({dir / "d"}).paths, std::vector{dir / "d/a.txt"});
+  EXPECT_EQ(find({dir / "d/*.txt"}).paths, std::vector{dir / "d/a.txt"});
+  const auto refuse = [&](const std::string& path) {
+    for (const std::string& entry : {dir / "d", dir / "d/*.txt"}) {
+      expect_error<DataError>([&] { find({entry}); }, {path, "not a readable file"});
+    }
+    std::filesystem::remove(path);
+  };
+  std::filesystem::create_symlink(dir / "gone.txt", dir / "d/link.txt");
+  refuse(dir / "d/link.txt");
+  ASSERT_EQ(::mkfifo((dir / "d/pipe.txt").c_str(), 0600), 0);
+  refuse(dir / "d/pipe.txt");
 }
 
 TEST(FindCorpusFiles, RefusesMixturesAndRepetitions) {
