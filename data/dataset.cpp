@@ -125,6 +125,21 @@ std::shared_ptr<const Tokenizer> make_tokenizer(const DataConfig& config, const 
       name);
 }
 
+void check_held_out(const DataConfig& config) {
+  if (config.task || config.val.files.empty()) return;
+  std::optional<std::string> shared;
+  try {
+    shared = shared_file(find_corpus_files(config.val.files), find_corpus_files(config.train));
+  } catch (const DataError&) {
+    return;  // open_dataset() tells it, once all processes have joined
+  }
+  if (!shared) return;
+  throw UsageError(
+      "data.val: {} is a file of data.train too, so the model would be validated on what it "
+      "learns; name another file, or the fraction to hold out, such as 0.1",
+      *shared);
+}
+
 Dataset open_dataset(const DataConfig& config, const DatasetOptions& options,
                      std::shared_ptr<const Tokenizer> saved) {
   if (config.task) return open_task(config, options);

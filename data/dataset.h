@@ -22,6 +22,10 @@ struct DatasetOptions {
 std::shared_ptr<const Tokenizer> make_tokenizer(const DataConfig& config, const CorpusFiles& train,
                                                 std::int64_t vocab_size);
 
+/// Throws UsageError if a validation file is one of the training files too. What else is wrong with
+/// the files, open_dataset() finds.
+void check_held_out(const DataConfig& config);
+
 /// Everything is shared read-only.
 struct Dataset {
   std::shared_ptr<const Tokenizer> tokenizer;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -108,6 +109,13 @@ std::vector<std::string> files_of_entry(const std::string& entry) {
   return files;
 }
 
+/// What tells a file from others, whatever it is called.
+std::optional<std::pair<dev_t, ino_t>> identity(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return std::nullopt;
+  return std::pair(status.st_dev, status.st_ino);
+}
+
 }  // namespace
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp") {
@@ -158,6 +166,17 @@ CorpusFiles find_corpus_files(std::span<const std::string> entries) {
     }
   }
   return found;
+}
+
+std::optional<std::string> shared_file(const CorpusFiles& a, const CorpusFiles& b) {
+  std::set<std::pair<dev_t, ino_t>> files;
+  for (const std::string& path : b.paths) {
+    if (const auto file = identity(path)) files.insert(*file);
+  }
+  for (const std::string& path : a.paths) {
+    if (const auto file = identity(path); file && files.contains(*file)) return path;
+  }
+  return std::nullopt;
 }
 
 }  // namespace carousel

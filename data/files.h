@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,5 +49,8 @@ struct CorpusFiles {
 /// file nor a folder, such as a dangling link; if a file is named twice; if shards and text are
 /// mixed.
 CorpusFiles find_corpus_files(std::span<const std::string> entries);
+
+/// The first file of `a` that is one of `b`'s too, under whatever name.
+std::optional<std::string> shared_file(const CorpusFiles& a, const CorpusFiles& b);
 
 }  // namespace carousel

@@ -74,6 +74,19 @@ TEST(OpenDataset, TakesValidationFiles) {
   expect_error<DataError>([&] { open_dataset(config, {}); }, {"b.txt", "'0'", "byte 0"});
 }
 
+TEST(CheckHeldOut, RefusesToValidateOnTrainingFiles) {
+  const TempDir dir;
+  DataConfig config = config_for({dir.write("d/a.txt", "x"), dir.write("d/b.txt", "x")}, "byte");
+  config.val.files = {dir / "d/*.txt"};
+  expect_error<UsageError>([&] { check_held_out(config); }, {"data.val: ", "d/a.txt", "fraction"});
+  config.val.files = {dir.write("c.txt", "x")};
+  EXPECT_NO_THROW(check_held_out(config));
+  config.val.files = {dir / "missing.txt"};
+  EXPECT_NO_THROW(check_held_out(config));
+  config.val = {.fraction = 0.1};
+  EXPECT_NO_THROW(check_held_out(config));
+}
+
 TEST(OpenDataset, HasNoValidationUnlessConfigured) {
   const TempDir dir;
   const Dataset data = open_dataset(config_for({dir.write("a.txt", letters())}, "byte"), {});

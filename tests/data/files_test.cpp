@@ -97,6 +97,21 @@ TEST(FindCorpusFiles, RefusesMatchesThatAreNoFiles) {
   refuse(dir / "d/pipe.txt");
 }
 
+TEST(SharedFile, KnowsAFileUnderAnyName) {
+  const TempDir dir;
+  const std::string a = dir.write("a.txt", "x");
+  const std::string b = dir.write("b.txt", "x");
+  std::filesystem::create_symlink(a, dir / "link.txt");
+  std::filesystem::create_hard_link(a, dir / "hard.txt");
+  const auto shared = [&](const std::string& path) {
+    return shared_file({.paths = {b, path}}, {.paths = {a}});
+  };
+  for (const std::string& name : {a, dir / "./a.txt", dir / "link.txt", dir / "hard.txt"}) {
+    EXPECT_EQ(shared(name), name);
+  }
+  EXPECT_EQ(shared(dir.write("c.txt", "x")), std::nullopt);
+}
+
 TEST(FindCorpusFiles, RefusesMixturesAndRepetitions) {
   const TempDir dir;
   const std::string text = dir.write("a.txt", "x");

@@ -138,6 +138,10 @@ TEST_F(ProgramTest, UsageErrorsExitWithTwo) {
   expect("generate " + (dir_ / "nowhere"), 4, "holds no good checkpoint");
 }
 
+TEST_F(ProgramTest, TrainingRefusesToValidateOnItsOwnFiles) {
+  expect("train " + config(text()) + " data.val=" + text(), 2, "is a file of data.train too");
+}
+
 TEST_F(ProgramTest, DataErrorsExitWithThree) {
   expect("train " + config(dir_ / "missing.txt"), 3, "missing.txt");
   expect("train " + config(dir_.write("empty.txt", "")), 3, "empty");

@@ -1,3 +1,4 @@
+#include "data/dataset.h"
 #include "train/commands/commands.h"
 #include "train/trainer.h"
 
@@ -14,7 +15,11 @@ void add_train(CLI::App& app) {
   command->add_option("config", options->config, "YAML configuration")->required();
   command->add_option("overrides", options->overrides, "key=value pairs, e.g. optim.lr=1.0e-3");
   command->footer("Example: carousel train configs/shakespeare_cpu.yaml data.train=input.txt");
-  command->callback([options] { Trainer(load_config(options->config, options->overrides)).run(); });
+  command->callback([options] {
+    const Config config = load_config(options->config, options->overrides);
+    check_held_out(config.data);
+    Trainer(config).run();
+  });
 }
 
 }  // namespace carousel
