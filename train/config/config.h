@@ -85,6 +85,9 @@ struct Config {
 /// out. Throws UsageError that lists every error, one a line, each with its place.
 Config load_config(const std::string& path, const std::vector<std::string>& overrides);
 
+/// The same from the text of a file that may not exist yet; errors name it `path`.
+Config parse_config(const std::string& text, const std::string& path);
+
 struct LoadedConfig {
   Config config;
   std::map<std::string, std::string> origins;  ///< per key: "default", "run.yaml:12", "override …"

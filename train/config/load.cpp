@@ -144,14 +144,12 @@ class Loader {
   Config config_;
 };
 
-}  // namespace
-
-LoadedConfig load_config_with_origins(const std::string& path,
-                                      const std::vector<std::string>& overrides) {
+LoadedConfig load(const std::string& path, const std::string& text,
+                  const std::vector<std::string>& overrides) {
   const Names names = all_names();
   Problems problems;
   Settings settings;
-  const FileSettings file = read_settings(path, names, problems);
+  const FileSettings file = read_settings(path, text, names, problems);
   for (const Setting& s : file.settings) settings.insert_or_assign(s.key, s);
   for (const Setting& s : read_overrides(overrides, names, problems)) {
     settings.erase(s.key);
@@ -161,6 +159,17 @@ LoadedConfig load_config_with_origins(const std::string& path,
   LoadedConfig loaded = Loader(path, file, settings, problems).load();
   problems.throw_if_any();
   return loaded;
+}
+
+}  // namespace
+
+LoadedConfig load_config_with_origins(const std::string& path,
+                                      const std::vector<std::string>& overrides) {
+  return load(path, read_config_file(path), overrides);
+}
+
+Config parse_config(const std::string& text, const std::string& path) {
+  return load(path, text, {}).config;
 }
 
 Config load_config(const std::string& path, const std::vector<std::string>& overrides) {

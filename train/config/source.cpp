@@ -21,27 +21,6 @@ namespace {
 
 constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
 
-std::string read_text(const std::string& path) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) {
-    throw UsageError("{}: cannot open the configuration: {}", path, std::strerror(ENOENT));
-  }
-  if (std::filesystem::is_directory(status)) {
-    throw UsageError("{}: is a directory; name a YAML file", path);
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string text(kMaxBytes + 1, '\0');
-  if (!file) throw UsageError("{}: cannot open the configuration: {}", path, std::strerror(errno));
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(file.gcount()));
-  if (file.bad()) throw UsageError("{}: cannot read the configuration", path);
-  if (text.size() > kMaxBytes) {
-    throw UsageError("{}: larger than {} bytes; this is no configuration", path, kMaxBytes);
-  }
-  return text;
-}
-
 /// Names directly in `section`.
 std::vector<std::string> names_in(std::string_view section, const Names& names) {
   std::vector<std::string> found;
@@ -191,8 +170,30 @@ std::string Setting::origin() const {
 
 // --- reading ------------------------------------------------------------------------------------
 
-FileSettings read_settings(const std::string& path, const Names& names, Problems& problems) {
-  return FileReader(path, names, problems).read(read_text(path));
+std::string read_config_file(const std::string& path) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) {
+    throw UsageError("{}: cannot open the configuration: {}", path, std::strerror(ENOENT));
+  }
+  if (std::filesystem::is_directory(status)) {
+    throw UsageError("{}: is a directory; name a YAML file", path);
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kMaxBytes + 1, '\0');
+  if (!file) throw UsageError("{}: cannot open the configuration: {}", path, std::strerror(errno));
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (file.bad()) throw UsageError("{}: cannot read the configuration", path);
+  if (text.size() > kMaxBytes) {
+    throw UsageError("{}: larger than {} bytes; this is no configuration", path, kMaxBytes);
+  }
+  return text;
+}
+
+FileSettings read_settings(const std::string& path, const std::string& text, const Names& names,
+                           Problems& problems) {
+  return FileReader(path, names, problems).read(text);
 }
 
 std::vector<Setting> read_overrides(const std::vector<std::string>& overrides, const Names& names,

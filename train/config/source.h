@@ -58,10 +58,14 @@ struct FileSettings {
   std::map<std::string, std::pair<int, int>, std::less<>> sections;  ///< (line, column), from 0
 };
 
-/// Reads the YAML file. Syntax errors, files that are no mapping, unknown and duplicate keys and
-/// misplaced sections go to `problems`; what could be read is returned, in the file's order.
-/// Throws UsageError if the file cannot be read or is larger than 1 MiB.
-FileSettings read_settings(const std::string& path, const Names& names, Problems& problems);
+/// The file's text. Throws UsageError if it cannot be read or is larger than 1 MiB.
+std::string read_config_file(const std::string& path);
+
+/// Reads the YAML text of the file `path`, which need not exist. Syntax errors, texts that are no
+/// mapping, unknown and duplicate keys and misplaced sections go to `problems`; what could be read
+/// is returned, in the file's order.
+FileSettings read_settings(const std::string& path, const std::string& text, const Names& names,
+                           Problems& problems);
 
 /// Reads overrides `a.b=value`, the value in YAML: null unsets the key. Errors go to `problems`.
 std::vector<Setting> read_overrides(const std::vector<std::string>& overrides, const Names& names,

@@ -47,6 +47,17 @@ Config run_config(const ModelConfig& model, const fs::path& run, const ImportOpt
   return config;
 }
 
+// Throws CheckpointError unless the run that `yaml` describes can be loaded again.
+void check_loads(const std::string& yaml, const fs::path& source, const fs::path& run) {
+  try {
+    parse_config(yaml, (run / "config.yaml").string());
+  } catch (const UsageError& e) {
+    throw CheckpointError(
+        "'{}' describes a model that no run can have; its config.yaml would be:\n{}",
+        (source / "config.json").string(), e.what());
+  }
+}
+
 double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024.0); }
 
 void check_plan(const ImportPlan& plan, const fs::path& source, std::size_t limit) {
@@ -86,11 +97,17 @@ void import_model(const fs::path& source, const fs::path& run, const ImportOptio
   if (!list_checkpoints(checkpoints).empty()) {
     throw UsageError("'{}' holds checkpoints already; give a new directory", run.string());
   }
+  if (fs::exists(run / "config.yaml")) {
+    throw UsageError("'{}' exists already and would be overwritten; give a new directory",
+                     (run / "config.yaml").string());
+  }
   const ModelFiles files = ModelFiles::open(source);
   const PublishedModel published = read_published_model(files);
   check_plan(plan_import(published), source, options.memory_limit);
   const auto tokenizer = open_tokenizer(options.tokenizer, published.model->vocab_size());
   const Config config = run_config(published.config, run, options);
+  const std::string yaml = to_yaml(config);
+  check_loads(yaml, source, run);
   CheckpointContents contents;
   contents.streamed_model = parameter_sources(files, published, DType::kF32);
   contents.config_json = published_config(published.config);
@@ -99,8 +116,7 @@ void import_model(const fs::path& source, const fs::path& run, const ImportOptio
                       {"imported_from", fs::absolute(source).string()},
                       {"config", fixed_values(config)}};
   save_checkpoint(checkpoints, 0, contents);
-  replace_file(run / "config.yaml", [&](OutputFile& file) { file.write(to_yaml(config)); });
-  load_config((run / "config.yaml").string(), {});  // what it describes can be built
+  replace_file(run / "config.yaml", [&](OutputFile& file) { file.write(yaml); });
   log::info("imported {} parameters from '{}' to '{}'", published.model->parameters().count(),
             source.string(), run.string());
 }

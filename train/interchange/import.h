@@ -27,8 +27,9 @@ ImportPlan plan_import(const PublishedModel& published);
 
 /// Writes `run`/config.yaml and the checkpoint `run`/checkpoints/step-00000000 with float32 weights
 /// of the model in `source`. Streams: no more than one tensor is in memory. Throws CheckpointError;
-/// UsageError if `run` holds checkpoints already or the tokenizer does not fit; OutOfMemoryError
-/// with the plan's figures, before anything is written, if the memory does not suffice.
+/// UsageError if `run` holds checkpoints or a config.yaml already, or the tokenizer does not fit;
+/// OutOfMemoryError with the plan's figures if the memory does not suffice. All these come before
+/// anything is written.
 void import_model(const std::filesystem::path& source, const std::filesystem::path& run,
                   const ImportOptions& options);
 

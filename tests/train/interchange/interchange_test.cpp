@@ -262,6 +262,17 @@ TEST(Interchange, AConfigurationThatContradictsTheTensorsIsRefused) {
   refuse("biased", biased, {"missing: backbone.blocks.0.mlstm_layer.q.bias (12)"});
 }
 
+TEST(Interchange, AModelThatNoRunCanHaveLeavesNothing) {
+  const TempDir dir;
+  XlstmLargeConfig config = small_config();
+  config.norm_eps = 0.0;
+  config.chunk_size = 5000;
+  write_model(dir / "hf", random_weights(XlstmLarge(config)), config);
+  expect_error<CheckpointError>([&] { import_model(dir / "hf", dir / "run", {}); },
+                                {"hf/config.json", "model.norm_eps", "model.chunk_size: 5000"});
+  EXPECT_FALSE(fs::exists(dir / "run"));
+}
+
 TEST(Interchange, AnIndexMustMatchItsShards) {
   const TempDir dir;
   const XlstmLarge model(small_config());
@@ -317,6 +328,11 @@ TEST(Interchange, NothingIsOverwritten) {
                            {"hf' is not empty"});
   expect_error<UsageError>([&] { import_model(dir / "hf", dir / "run", {}); },
                            {"run' holds checkpoints already"});
+  dir.write("configured/config.yaml", "mine");
+  expect_error<UsageError>([&] { import_model(dir / "hf", dir / "configured", {}); },
+                           {"configured/config.yaml' exists already"});
+  EXPECT_EQ(testing::read_file(dir / "configured/config.yaml"), "mine");
+  EXPECT_FALSE(fs::exists(dir / "configured/checkpoints"));
 }
 
 TEST(Interchange, CheckpointsWithoutAPublishedConfigurationCannotBeExported) {
