@@ -95,6 +95,16 @@ void write_shards(const ModelFiles& files, const std::vector<Shard>& shards,
                [&](OutputFile& file) { file.write(index.dump(2) + "\n"); });
 }
 
+// What the model's readers do in another way is told.
+void check_readers(const XlstmLargeConfig& c) {
+  if (c.use_bias) {
+    log::warn(
+        "Carousel's norms have no biases: transformers tells that they are missing and takes "
+        "zeros, "
+        "which is right; load_state_dict() needs strict=False");
+  }
+}
+
 }  // namespace
 
 void export_model(const Checkpoint& checkpoint, const fs::path& directory,
@@ -109,6 +119,7 @@ void export_model(const Checkpoint& checkpoint, const fs::path& directory,
   if (family_b && options.layout.mode == WeightMode::kFused) {
     throw UsageError("models of family xlstm have no fused weights; leave out --weight-mode");
   }
+  if (!family_b) check_readers(published.config.xlstm_large);
   make_empty_directory(directory);
   const ParameterSet& parameters = published.model->parameters();
   std::vector<StackedTensor> tensors = stack_parameters(parameters, options.layout);

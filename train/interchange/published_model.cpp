@@ -93,6 +93,20 @@ void check_tensors(const ModelFiles& files, const std::vector<StackedTensor>& wa
                         files.directory().string(), problems);
 }
 
+// Models with use_bias have them where others train them.
+void refuse_norm_biases(const ModelFiles& files) {
+  for (const std::string& name : files.names()) {
+    if (!name.ends_with("norm.bias") && !name.ends_with("norm_mlstm.bias") &&
+        !name.ends_with("norm_ffn.bias")) {
+      continue;
+    }
+    throw CheckpointError(
+        "'{}' holds '{}', but Carousel's norms have no biases: such a model, of use_bias: true, "
+        "cannot be imported",
+        files.directory().string(), name);
+  }
+}
+
 void check_tied_head(const ModelFiles& files) {
   if (!files.contains(kTiedHead)) return;
   const TensorInfo& head = files.info(kTiedHead);
@@ -129,6 +143,7 @@ PublishedModel read_published_model(const ModelFiles& files) {
   }
   out.tensors = stack_parameters(out.model->parameters(), detect_layout(files));
   const bool tied = family_b && out.config.xlstm.tie_weights;
+  refuse_norm_biases(files);
   check_tensors(files, out.tensors, tied);
   if (tied) check_tied_head(files);
   return out;

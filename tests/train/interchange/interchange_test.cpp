@@ -273,6 +273,19 @@ TEST(Interchange, AModelThatNoRunCanHaveLeavesNothing) {
   EXPECT_FALSE(fs::exists(dir / "run"));
 }
 
+TEST(Interchange, BiasesOfNormsAreRefused) {
+  const TempDir dir;
+  const XlstmLarge model(small_config(true));
+  for (const char* norm : {"norm_mlstm", "norm_ffn", "mlstm_layer.multihead_norm"}) {
+    auto weights = random_weights(model);
+    const std::string name = fmt::format("{}{}.bias", kBlock, norm);
+    weights.push_back({name, Tensor::zeros({24}, DType::kF32)});
+    write_model(dir / norm, weights, model.config());
+    expect_error<CheckpointError>([&] { import_model(dir / norm, dir / "run", {}); },
+                                  {name, "norms have no biases", "use_bias: true"});
+  }
+}
+
 TEST(Interchange, AnIndexMustMatchItsShards) {
   const TempDir dir;
   const XlstmLarge model(small_config());
