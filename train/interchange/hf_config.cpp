@@ -11,7 +11,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMaxBlocks = 4096;  // blocks are built before they are looked for
+constexpr std::int64_t kMaxBlocks = 4096;    // blocks are built before they are looked for
+constexpr std::int64_t kMaxWidth = 1 << 20;  // with kMaxFactor: what keeps sizes within 64 bits
 
 void check_heads(const XlstmLargeConfig& c, JsonReader& reader) {
   for (const auto& [what, width] : {std::pair("hidden_size·qk_dim_factor", qk_dim(c)),
@@ -28,7 +29,7 @@ XlstmLargeConfig read(JsonReader& reader) {
   reader.must_be("model_type", {"xlstm"}, "only 'xlstm' can be read");
   reader.must_be("tie_word_embeddings", {false}, "tied embeddings are not supported");
   reader.must_be("weight_mode", {"single", "fused"}, "must be 'single' or 'fused'");
-  reader.either("hidden_size", "embedding_dim", c.embedding_dim);
+  reader.either("hidden_size", "embedding_dim", c.embedding_dim, kMaxWidth);
   reader.either("num_hidden_layers", "num_blocks", c.num_blocks, kMaxBlocks);
   reader.required("num_heads", c.num_heads);
   reader.required("vocab_size", c.vocab_size);
@@ -38,7 +39,7 @@ XlstmLargeConfig read(JsonReader& reader) {
   reader.number("qk_dim_factor", c.qk_dim_factor, kSmallest, kMaxFactor);
   reader.number("v_dim_factor", c.v_dim_factor, kSmallest, kMaxFactor);
   reader.number("ffn_proj_factor", c.ffn_proj_factor, kSmallest, kMaxFactor);
-  reader.integer("ffn_round_up_to_multiple_of", c.ffn_round_up_to_multiple_of);
+  reader.integer("ffn_round_up_to_multiple_of", c.ffn_round_up_to_multiple_of, kMaxWidth);
   reader.number("gate_soft_cap", c.gate_soft_cap, kSmallest, kMaxCap, 0.0);
   reader.number("output_logit_soft_cap", c.output_logit_soft_cap, kSmallest, kMaxCap, 0.0);
   reader.number("norm_eps", c.norm_eps, 0.0, 1.0);

@@ -12,17 +12,18 @@
 namespace carousel {
 namespace {
 
-// The feed-forward width of block 0, or nothing if neither layout's tensor is there.
+// The feed-forward width of block 0, or nothing if neither layout's tensor is there, or it is no
+// matrix with columns, which alone bound its rows by the file's size.
 std::optional<std::int64_t> ffn_width(const ModelFiles& files) {
+  const auto rows = [&](const std::string& name) -> std::int64_t {
+    if (!files.contains(name)) return 0;
+    const Shape& shape = files.info(name).shape;
+    return shape.rank() == 2 && shape[1] > 0 ? shape[0] : 0;
+  };
   const std::string ffn = "backbone.blocks.0.ffn.";
-  if (files.contains(ffn + "proj_up.weight")) {
-    const Shape& shape = files.info(ffn + "proj_up.weight").shape;
-    if (shape.rank() == 2 && shape[0] > 0) return shape[0];
-  } else if (files.contains(ffn + "proj_up_gate_z.weight")) {
-    const Shape& shape = files.info(ffn + "proj_up_gate_z.weight").shape;
-    if (shape.rank() == 2 && shape[0] > 1) return shape[0] / 2;
-  }
-  return std::nullopt;
+  const std::int64_t single = rows(ffn + "proj_up.weight");
+  const std::int64_t width = single > 0 ? single : rows(ffn + "proj_up_gate_z.weight") / 2;
+  return width > 0 ? std::optional(width) : std::nullopt;
 }
 
 // What the names and shapes of the tensors tell.

@@ -48,6 +48,12 @@ void read_slstm_at(JsonReader& reader, const json& object, XlstmConfig& c) {
     c.slstm_at.resize(static_cast<std::size_t>(std::max<std::int64_t>(c.num_blocks, 0)));
     std::iota(c.slstm_at.begin(), c.slstm_at.end(), 0);
   } else if (found != object.end() && !found->is_null()) {
+    // Bounded first: to look for repetitions takes the square of the length.
+    if (found->size() > static_cast<std::size_t>(std::max<std::int64_t>(c.num_blocks, 0))) {
+      reader.fail(
+          fmt::format("slstm_at has {} entries for {} blocks", found->size(), c.num_blocks));
+      return;
+    }
     const auto is_block = [](const json& v) { return v.is_number_unsigned() && v <= kMaxInteger; };
     if (!found->is_array() || !std::ranges::all_of(*found, is_block)) {
       reader.fail("slstm_at must be \"all\" or a list of block numbers");

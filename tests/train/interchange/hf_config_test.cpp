@@ -121,6 +121,7 @@ TEST(HfConfig, RefusesWhatItCannotBuild) {
   refuse("hidden_size", 1ll << 40, "whole number");
   refuse("hidden_size", nullptr, "neither hidden_size nor embedding_dim");
   refuse("num_hidden_layers", 1 << 20, "from 1 to 4096");
+  refuse("hidden_size", (1 << 20) + 1, "from 1 to 1048576");  // sizes would overflow
   refuse("num_heads", 3, "num_heads = 3 does not divide");
   refuse("qk_dim_factor", 1e9, "qk_dim_factor");
   refuse("ffn_proj_factor", 0, "ffn_proj_factor");

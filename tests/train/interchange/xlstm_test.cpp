@@ -289,6 +289,8 @@ TEST(InterchangeXlstm, ContradictingConfigurationsAreRefusedWithAllProblems) {
   refuse([](json& j) { j["slstm_block"]["feedforward"] = nullptr; }, "feedforward is null");
   refuse([](json& j) { j["slstm_at"] = {7}; }, "slstm_at names block 7");
   refuse([](json& j) { j["slstm_at"] = {-1}; }, "slstm_at must be");
+  // Not each of them by itself.
+  refuse([](json& j) { j["slstm_at"] = json(10'000, 7); }, "has 10000 entries for 3 blocks");
   refuse([](json& j) { j["num_blocks"] = 1 << 20; }, "num_blocks is 1048576");
   refuse([](json& j) { j["embedding_dim"] = 1 << 20; }, "embedding_dim is 1048576");
   refuse([](json& j) { j["mlstm_block"]["mlstm"]["num_heads"] = 5; }, "num_heads = 5");
