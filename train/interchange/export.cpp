@@ -95,8 +95,13 @@ void write_shards(const ModelFiles& files, const std::vector<Shard>& shards,
                [&](OutputFile& file) { file.write(index.dump(2) + "\n"); });
 }
 
-// What the model's readers do in another way is told.
-void check_readers(const XlstmLargeConfig& c) {
+// What the model's readers cannot do is refused, what they do in another way is told.
+void check_readers(const XlstmLargeConfig& c, const ExportOptions& options) {
+  if (!c.add_out_norm && options.layout.naming == Naming::kHf) {
+    throw UsageError(
+        "the model has no norm before its logits (add_out_norm: false), but transformers always "
+        "takes one; export it for the NX-AI package with --naming nxai");
+  }
   if (c.use_bias) {
     log::warn(
         "Carousel's norms have no biases: transformers tells that they are missing and takes "
@@ -119,7 +124,7 @@ void export_model(const Checkpoint& checkpoint, const fs::path& directory,
   if (family_b && options.layout.mode == WeightMode::kFused) {
     throw UsageError("models of family xlstm have no fused weights; leave out --weight-mode");
   }
-  if (!family_b) check_readers(published.config.xlstm_large);
+  if (!family_b) check_readers(published.config.xlstm_large, options);
   make_empty_directory(directory);
   const ParameterSet& parameters = published.model->parameters();
   std::vector<StackedTensor> tensors = stack_parameters(parameters, options.layout);

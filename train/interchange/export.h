@@ -18,8 +18,8 @@ struct ExportOptions {
 
 /// Writes config.json and model.safetensors, or shards with their index, into `directory`, which
 /// must be absent or empty; config.json last, so that an interrupted export does not load. Needs
-/// memory for one tensor. Throws CheckpointError; UsageError if `directory` is not empty, or if
-/// the layout asks family B for fused tensors.
+/// memory for one tensor. Throws CheckpointError; UsageError if `directory` is not empty, if
+/// the layout asks family B for fused tensors, or if transformers would compute another model.
 void export_model(const Checkpoint& checkpoint, const std::filesystem::path& directory,
                   const ExportOptions& options);
 
