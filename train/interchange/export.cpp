@@ -102,6 +102,11 @@ void check_readers(const XlstmLargeConfig& c, const ExportOptions& options) {
         "the model has no norm before its logits (add_out_norm: false), but transformers always "
         "takes one; export it for the NX-AI package with --naming nxai");
   }
+  if (c.gate_soft_cap == 0.0 && options.dtype == DType::kF16) {
+    throw UsageError(
+        "the gates have no cap (gate_soft_cap: 0), which transformers can compute in f32 and bf16 "
+        "only; choose one of these with --dtype");
+  }
   if (c.use_bias) {
     log::warn(
         "Carousel's norms have no biases: transformers tells that they are missing and takes "

@@ -1,5 +1,6 @@
 #include "train/interchange/hf_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +14,10 @@ using nlohmann::json;
 
 constexpr std::int64_t kMaxBlocks = 4096;    // blocks are built before they are looked for
 constexpr std::int64_t kMaxWidth = 1 << 20;  // with kMaxFactor: what keeps sizes within 64 bits
+
+// transformers knows no number for "no cap": a cap that changes no value of float32 or bfloat16. As
+// a power of two, it loses no bit on the way either.
+constexpr double kNoCap = 1 << 30;
 
 void check_heads(const XlstmLargeConfig& c, JsonReader& reader) {
   for (const auto& [what, width] : {std::pair("hidden_size·qk_dim_factor", qk_dim(c)),
@@ -35,13 +40,15 @@ XlstmLargeConfig read(JsonReader& reader) {
   reader.required("vocab_size", c.vocab_size);
   constexpr double kMaxFactor = 64.0;
   constexpr double kSmallest = 1e-6;
-  constexpr double kMaxCap = 1e6;
   reader.number("qk_dim_factor", c.qk_dim_factor, kSmallest, kMaxFactor);
   reader.number("v_dim_factor", c.v_dim_factor, kSmallest, kMaxFactor);
   reader.number("ffn_proj_factor", c.ffn_proj_factor, kSmallest, kMaxFactor);
   reader.integer("ffn_round_up_to_multiple_of", c.ffn_round_up_to_multiple_of, kMaxWidth);
-  reader.number("gate_soft_cap", c.gate_soft_cap, kSmallest, kMaxCap, 0.0);
-  reader.number("output_logit_soft_cap", c.output_logit_soft_cap, kSmallest, kMaxCap, 0.0);
+  reader.number("gate_soft_cap", c.gate_soft_cap, kSmallest, kNoCap, 0.0);
+  reader.number("output_logit_soft_cap", c.output_logit_soft_cap, kSmallest, kNoCap, 0.0);
+  for (double* cap : {&c.gate_soft_cap, &c.output_logit_soft_cap}) {
+    if (*cap == kNoCap) *cap = 0.0;
+  }
   reader.number("norm_eps", c.norm_eps, 0.0, 1.0);
   reader.number("eps", c.eps, 0.0, 1.0);
   reader.boolean("use_bias", c.use_bias);
@@ -67,7 +74,7 @@ const char* torch_name_of(DType dtype) {
 }
 
 std::string hf_config_json(const XlstmLargeConfig& c, DType dtype, WeightMode mode) {
-  const auto cap = [](double value) { return value > 0.0 ? json(value) : json(nullptr); };
+  const auto cap = [](double value) { return value > 0.0 ? std::min(value, kNoCap) : kNoCap; };
   const nlohmann::ordered_json config = {
       {"architectures", {"xLSTMForCausalLM"}},
       {"model_type", "xlstm"},

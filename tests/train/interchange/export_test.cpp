@@ -42,5 +42,13 @@ TEST(Export, OfAModelWithoutOutNormIsNotForTransformers) {
   EXPECT_NO_THROW(export_one(config, {.layout = {.naming = Naming::kNxai}}));
 }
 
+TEST(Export, OfGatesWithoutCapIsNotInFloat16) {
+  XlstmLargeConfig config = small_config();
+  config.gate_soft_cap = 0.0;
+  expect_error<UsageError>([&] { export_one(config, {.dtype = DType::kF16}); },
+                           {"gate_soft_cap: 0", "--dtype"});
+  EXPECT_NO_THROW(export_one(config, {.dtype = DType::kBF16}));
+}
+
 }  // namespace
 }  // namespace carousel

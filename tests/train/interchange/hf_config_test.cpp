@@ -81,6 +81,21 @@ TEST(HfConfig, NamesTheDTypeAndTheWeightMode) {
   EXPECT_EQ(json::parse(hf_config_json({}, DType::kF16)).at("dtype"), "float16");
 }
 
+// transformers refuses null.
+TEST(HfConfig, WritesNoCapAsANumberThatChangesNoValue) {
+  XlstmLargeConfig c;
+  c.gate_soft_cap = 0.0;
+  c.output_logit_soft_cap = 1e9;
+  const json written = json::parse(hf_config_json(c));
+  for (const char* key : {"gate_soft_cap", "output_logit_soft_cap"}) {
+    const auto cap = written.at(key).get<float>();
+    for (const float x : {1e-6f, 0.3f, -17.0f, 250.0f}) EXPECT_EQ(cap * std::tanh(x / cap), x);
+  }
+  json null = example();
+  null["gate_soft_cap"] = nullptr;
+  EXPECT_EQ(parse(null).gate_soft_cap, 0.0);
+}
+
 TEST(HfConfig, AcceptsEitherNameOfWidthAndDepth) {
   json c = example();
   EXPECT_EQ(parse(c).embedding_dim, 64);
