@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
+#include "layers/xlstm_large.h"
 #include "train/interchange/published_model.h"
 
 namespace carousel {
@@ -112,6 +113,13 @@ void check_readers(const XlstmLargeConfig& c, const ExportOptions& options) {
         "Carousel's norms have no biases: transformers tells that they are missing and takes "
         "zeros, "
         "which is right; load_state_dict() needs strict=False");
+  }
+  if (!fits_hf_cache(c) && options.layout.naming == Naming::kHf) {
+    log::warn(
+        "query, key and value widths of {} and {} are no multiples of 64, so transformers' cache "
+        "does not fit: config.json says use_cache: false, and generate() there reads the whole "
+        "text again for each token",
+        qk_dim(c), v_dim(c));
   }
 }
 

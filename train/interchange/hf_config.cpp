@@ -19,6 +19,9 @@ constexpr std::int64_t kMaxWidth = 1 << 20;  // with kMaxFactor: what keeps size
 // a power of two, it loses no bit on the way either.
 constexpr double kNoCap = 1 << 30;
 
+// transformers rounds the widths up to this in its cache, but not in its layers.
+constexpr std::int64_t kCacheMultiple = 64;
+
 void check_heads(const XlstmLargeConfig& c, JsonReader& reader) {
   for (const auto& [what, width] : {std::pair("hidden_size·qk_dim_factor", qk_dim(c)),
                                     std::pair("hidden_size·v_dim_factor", v_dim(c))}) {
@@ -73,8 +76,13 @@ const char* torch_name_of(DType dtype) {
   }
 }
 
+bool fits_hf_cache(const XlstmLargeConfig& config) {
+  return qk_dim(config) % kCacheMultiple == 0 && v_dim(config) % kCacheMultiple == 0;
+}
+
 std::string hf_config_json(const XlstmLargeConfig& c, DType dtype, WeightMode mode) {
   const auto cap = [](double value) { return value > 0.0 ? std::min(value, kNoCap) : kNoCap; };
+  const bool cached = fits_hf_cache(c);
   const nlohmann::ordered_json config = {
       {"architectures", {"xLSTMForCausalLM"}},
       {"model_type", "xlstm"},
@@ -106,7 +114,9 @@ std::string hf_config_json(const XlstmLargeConfig& c, DType dtype, WeightMode mo
       {"return_last_states", true},
       {"autocast_kernel_dtype", "float32"},
       {"inference_state_dtype", "float32"},
-      {"use_cache", true},
+      {"use_cache", cached},
+      // Beyond that length transformers takes its cache whatever use_cache says.
+      {"max_inference_chunksize", cached ? 16384 : kMaxInteger},
       {"bos_token_id", 0},
       {"pad_token_id", 1},
       {"eos_token_id", 2},

@@ -16,6 +16,11 @@ enum class WeightMode { kSingle, kFused };
 /// "float32", "bfloat16" or "float16".
 const char* torch_name_of(DType dtype);
 
+/// Whether transformers' cache has room for the states. Where it has not, the model runs there
+/// without it: use_cache is false in config.json, and to generate reads the whole text for each
+/// token.
+bool fits_hf_cache(const XlstmLargeConfig& config);
+
 /// The text of config.json; parse_hf_config() reads the configuration back from it unchanged but
 /// for the dropout, which it has no word for. `dtype` is that of the tensors beside it.
 std::string hf_config_json(const XlstmLargeConfig& config, DType dtype = DType::kF32,

@@ -46,8 +46,8 @@ TEST(HfConfigGolden, WritesEveryKeyThatTransformersWroteWithItsValue) {
   const json ours = json::parse(hf_config_json(parse_hf_config(path, text)));
   const json theirs = json::parse(text);
   for (const auto& [key, value] : theirs.items()) {
-    // Written by the library for itself.
-    if (key == "transformers_version" || key == "max_inference_chunksize") continue;
+    // The library's own.
+    if (key == "transformers_version") continue;
     ASSERT_TRUE(ours.contains(key)) << key;
     EXPECT_EQ(ours.at(key), value) << key;
   }
@@ -94,6 +94,19 @@ TEST(HfConfig, WritesNoCapAsANumberThatChangesNoValue) {
   json null = example();
   null["gate_soft_cap"] = nullptr;
   EXPECT_EQ(parse(null).gate_soft_cap, 0.0);
+}
+
+TEST(HfConfig, TellsTransformersToLeaveOutACacheThatDoesNotFit) {
+  const auto use_cache = [](std::int64_t dim, double qk, double v) {
+    XlstmLargeConfig c;
+    c.embedding_dim = dim;
+    c.qk_dim_factor = qk;
+    c.v_dim_factor = v;
+    return json::parse(hf_config_json(c)).at("use_cache").get<bool>();
+  };
+  EXPECT_TRUE(use_cache(128, 0.5, 1.0));
+  EXPECT_FALSE(use_cache(192, 0.5, 1.0));
+  EXPECT_FALSE(use_cache(128, 0.5, 0.75));
 }
 
 TEST(HfConfig, AcceptsEitherNameOfWidthAndDepth) {
