@@ -7,6 +7,7 @@
 #include <sstream>
 #include <utility>
 
+#include "core/base/log.h"
 #include "core/comm/backends.h"
 
 namespace carousel::comm {
@@ -148,12 +149,21 @@ void meet(Store& store, const Placement& place, const std::string& identity, Mil
     if (!verdict->empty()) throw KnownToAll("{}", *verdict);
     return;
   }
-  const std::vector<std::string> missing = absent(store, place.world_size, timeout);
+  const auto named = [&](const std::vector<std::string>& ranks) {
+    return fmt::format("rank{} {} of {}", ranks.size() > 1 ? "s" : "", in_words(ranks),
+                       place.world_size);
+  };
+  const auto soon = std::min(timeout, Milliseconds{10'000});
+  std::vector<std::string> missing = absent(store, place.world_size, soon);
+  if (!missing.empty() && soon < timeout && !store.get("verdict", Milliseconds{0})) {
+    log::warn("waiting for {} at {}:{}, {} s at most", named(missing), place.master_addr,
+              place.master_port, (timeout - soon).count() / 1000);
+    missing = absent(store, place.world_size, timeout - soon);
+  }
   if (!missing.empty() && !store.get("verdict", Milliseconds{0})) {
     const std::string problem =
-        fmt::format("rank{} {} of {} did not arrive at {}:{} within {} s",
-                    missing.size() > 1 ? "s" : "", in_words(missing), place.world_size,
-                    place.master_addr, place.master_port, timeout.count() / 1000);
+        fmt::format("{} did not arrive at {}:{} within {} s", named(missing), place.master_addr,
+                    place.master_port, timeout.count() / 1000);
     store.set_once("verdict", "missing: " + problem);
     throw PeerError("{}", problem);
   }

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/base/log.h"
 
 namespace carousel::comm {
 namespace {
@@ -201,6 +202,7 @@ std::uint16_t port_of(const Socket& socket) {
 
 Socket connect_to(const std::string& host, std::uint16_t port, Clock::time_point deadline) {
   constexpr Milliseconds kPause{50};
+  auto next_word = Clock::now() + std::chrono::seconds(10);
   for (;;) {
     std::string reason;
     try {
@@ -211,15 +213,21 @@ Socket connect_to(const std::string& host, std::uint16_t port, Clock::time_point
       }
     } catch (const PeerError& e) {
       reason = e.what();
-    } catch (const UsageError&) {
+    } catch (const UsageError& e) {
       // Names of hosts that are about to start may not be known yet, as those of Kubernetes' pods.
       if (Clock::now() + kPause >= deadline) throw;
+      reason = e.what();
     }
     if (Clock::now() + kPause >= deadline) {
       throw PeerError(
           "cannot reach {}:{}: {}; rank 0 does not listen there (yet): see whether it runs, and "
           "check MASTER_ADDR and MASTER_PORT",
           host, port, reason);
+    }
+    if (Clock::now() >= next_word) {
+      const auto left = std::chrono::duration_cast<std::chrono::seconds>(deadline - Clock::now());
+      log::warn("waiting for rank 0 at {}:{}, {} s at most: {}", host, port, left.count(), reason);
+      next_word += std::chrono::seconds(30);
     }
     std::this_thread::sleep_for(kPause);
   }
