@@ -36,8 +36,7 @@ struct TaskConfig {
 struct DataConfig {
   std::vector<std::string> train;  ///< files, directories, glob patterns; empty with a task
   ValidationConfig val;
-  /// byte, char, none, or the path of a SentencePiece .model or a
-  /// tokenizer.json that Carousel wrote
+  /// byte, char, none, or the path of a SentencePiece .model or of Carousel's tokenizer.json
   std::string tokenizer = "byte";
   std::int64_t seq_len = 256;        ///< tokens; a task's sequences are as long as its lengths say
   std::int64_t batch_size = 16;      ///< sequences a step, over all ranks and micro-batches

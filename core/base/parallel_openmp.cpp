@@ -23,7 +23,7 @@ bool in_parallel() { return omp_in_parallel() != 0; }
 
 void detail::run_on_threads(int threads, const std::function<void(int)>& body) {
 #pragma omp parallel num_threads(threads)
-  // OpenMP may give fewer threads than asked for: each takes every so manieth part.
+  // OpenMP may give fewer threads than asked for; they share the parts.
   for (int t = omp_get_thread_num(); t < threads; t += omp_get_num_threads()) body(t);
 }
 

@@ -33,8 +33,7 @@ void check_run_id(std::string_view name, std::string_view id);
 ///   mpirun (Open MPI)       OMPI_COMM_WORLD_RANK, …_SIZE, …_LOCAL_RANK, …_LOCAL_SIZE
 ///   mpirun (MPICH, Intel)   PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS
 ///   srun                    SLURM_PROCID, … of a job step, also where its PMI-2 plugin sets
-///   PMI_RANK
-///                           without a local rank; a batch script itself is not one
+///                           PMI_RANK; a batch script itself is not one
 /// MPI and Slurm leave it to us where the group meets, unless MASTER_ADDR and MASTER_PORT say so:
 /// on Slurm's first host, or on this one if all processes are here; the port follows from the job's
 /// number, so that two jobs on a host do not collide. Where torchrun serves a store of its own at
