@@ -135,7 +135,7 @@ class NcclCommunicator final : public Communicator {
     peers_ = std::move(peers);
   }
 
-  // NCCL waits here for all ranks without end, and there is no communicator to abort yet.
+  // Until this returns interrupt() has no communicator to abort: the set-up looks out for itself.
   ncclComm_t init_communicator() {
     const auto deadline = Clock::now() + options().timeout;
     const auto trouble = [&]() -> std::string {

@@ -47,16 +47,14 @@ inline void abort_communicator(ncclComm_t comm) noexcept {
 inline void destroy_communicator(ncclComm_t comm, Milliseconds timeout) noexcept {
   if (comm == nullptr) return;
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  ncclResult_t result = ncclCommFinalize(comm);
-  while (result == ncclInProgress && std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::microseconds(100));
-    if (ncclCommGetAsyncError(comm, &result) != ncclSuccess) result = ncclInternalError;
+  try {
+    settle(comm, ncclCommFinalize(comm), "ncclCommFinalize", [&] {
+      return std::chrono::steady_clock::now() < deadline ? "" : "not done within the time-out";
+    });
+  } catch (const PeerError&) {
+    return abort_communicator(comm);
   }
-  if (result == ncclSuccess) {
-    ncclCommDestroy(comm);
-  } else {
-    abort_communicator(comm);
-  }
+  ncclCommDestroy(comm);
 }
 
 }  // namespace carousel::comm
