@@ -13,6 +13,16 @@
 
 namespace carousel::testing {
 
+/// All that comes from a pipe until its last writer has closed it.
+inline std::string read_to_end(int descriptor) {
+  std::string text;
+  std::array<char, 4096> buffer{};
+  for (ssize_t n = 0; (n = ::read(descriptor, buffer.data(), buffer.size())) > 0;) {
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  return text;
+}
+
 /// What run(), called in a child process, returned; the message of what it threw; or how the child
 /// died. run() must not use OpenMP, whose threads do not survive a fork.
 template <class Run>
@@ -32,11 +42,7 @@ std::string in_child(Run&& run) {
     ::_exit(sent ? 0 : 1);
   }
   ::close(ends[1]);
-  std::string result;
-  std::array<char, 4096> buffer{};
-  for (ssize_t n = 0; (n = ::read(ends[0], buffer.data(), buffer.size())) > 0;) {
-    result.append(buffer.data(), static_cast<std::size_t>(n));
-  }
+  std::string result = read_to_end(ends[0]);
   ::close(ends[0]);
   int status = 0;
   ::waitpid(child, &status, 0);

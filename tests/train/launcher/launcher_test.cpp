@@ -13,6 +13,7 @@
 
 #include "core/base/error.h"
 #include "tests/support/background_program.h"
+#include "tests/support/child.h"
 #include "tests/support/temp_dir.h"
 #include "train/launcher/worker_group.h"
 
@@ -187,11 +188,7 @@ TEST(LauncherDist, SignalsArePassedOnWhileNobodyReadsTheConsole) {
   wait_for(dir / "saved");
   EXPECT_EQ(read_file(dir / "saved"), "saved\n");
   // All comes when it is read again.
-  std::string out;
-  std::array<char, 4096> buffer{};
-  for (ssize_t n = 0; (n = ::read(console[0], buffer.data(), buffer.size())) > 0;) {
-    out.append(buffer.data(), static_cast<std::size_t>(n));
-  }
+  const std::string out = testing::read_to_end(console[0]);
   ::close(console[0]);
   int status = 0;
   ::waitpid(launcher, &status, 0);
