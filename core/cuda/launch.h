@@ -81,6 +81,17 @@ int max_resident_clusters(void (*kernel)(Params...), const LaunchShape& shape) {
   return clusters;
 }
 
+/// Runs `kernel` as launch() does and returns true, or returns false if the device has no room for
+/// one cluster of `shape`: large ones need many multiprocessors of one graphics cluster, and a
+/// process may be confined to few.
+template <class... Params, class... Args>
+bool launch_if_cluster_fits(const char* name, const Stream& stream, const LaunchShape& shape,
+                            void (*kernel)(Params...), Args&&... args) {
+  if (shape.cluster > 1 && max_resident_clusters(kernel, shape) == 0) return false;
+  launch(name, stream, shape, kernel, std::forward<Args>(args)...);
+  return true;
+}
+
 /// ⌈n/d⌉ as a grid dimension. Throws InternalError if it exceeds the first dimension's limit.
 unsigned grid_size(std::int64_t n, std::int64_t d);
 

@@ -7,9 +7,11 @@ __global__ void probe_kernel() {}
 
 }  // namespace
 
-cudaError_t check_kernel_image() {
+cudaError_t probe_kernel_image(int* compiled_for) {
   cudaFuncAttributes attributes{};
-  return cudaFuncGetAttributes(&attributes, probe_kernel);
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, probe_kernel);
+  *compiled_for = attributes.ptxVersion;
+  return status;
 }
 
 }  // namespace carousel::cuda

@@ -33,7 +33,9 @@ void start(int index, DeviceState& state) {
     throw UsageError("cuda:{} is a {} of compute capability {}.{}; {}.0 or newer is needed", index,
                      state.info.name, state.info.major, state.info.minor, kOldestMajor);
   }
-  CUDA_CHECK(check_kernel_image());
+  int compiled_for = 0;
+  CUDA_CHECK(probe_kernel_image(&compiled_for));
+  state.info.clusters = state.info.major == 9 && compiled_for >= 90;
   CUDA_CHECK(cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking));
 }
 

@@ -18,6 +18,9 @@ struct DeviceInfo {
   std::size_t shared_per_multiprocessor = 0;
   std::size_t l2_bytes = 0;
   std::size_t memory_bytes = 0;
+  /// Whether kernels may use clusters of blocks: the GPU has them, and what it runs of this build
+  /// was compiled for it. Known once the device is started.
+  bool clusters = false;
 };
 
 /// The oldest compute capability that the kernels support.

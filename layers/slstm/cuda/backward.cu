@@ -134,25 +134,27 @@ __global__ void __launch_bounds__(kThreads)
   if (p.dn0 != nullptr) p.dn0[at.state] = dn;
 }
 
-void run_resident(const cuda::Stream& stream, const BackwardPointers<float>& p,
+// False if the GPU has no room for a cluster.
+bool run_resident(const cuda::Stream& stream, const BackwardPointers<float>& p,
                   const ResidentPlan& plan) {
   const std::int64_t blocks = p.n.heads * ((p.n.batch + plan.rows - 1) / plan.rows) * plan.cluster;
   const cuda::LaunchShape shape{.grid = cuda::grid_size(blocks, 1),
                                 .block = static_cast<unsigned>(plan.backward_threads),
                                 .shared_bytes = backward_shared_bytes(plan),
                                 .cluster = static_cast<unsigned>(plan.cluster)};
-  const auto run = [&](auto kernel) { cuda::launch("slstm_bwd", stream, shape, kernel, p, plan); };
+  const auto run = [&](auto kernel) {
+    return cuda::launch_if_cluster_fits("slstm_bwd", stream, shape, kernel, p, plan);
+  };
   // Small blocks leave each thread twice the registers.
   const auto run_rows = [&]<int kRows>() {
     if (plan.backward_threads <= kMaxThreads / 2) {
-      run(slstm_bwd_kernel<kRows, kMaxThreads / 2>);
-    } else {
-      run(slstm_bwd_kernel<kRows, kMaxThreads>);
+      return run(slstm_bwd_kernel<kRows, kMaxThreads / 2>);
     }
+    return run(slstm_bwd_kernel<kRows, kMaxThreads>);
   };
   if (plan.rows == 1) return run_rows.template operator()<1>();
   if (plan.rows == 2) return run_rows.template operator()<2>();
-  run_rows.template operator()<4>();
+  return run_rows.template operator()<4>();
 }
 
 // All but dr and db.
@@ -164,8 +166,8 @@ void walk(const cuda::Stream& stream, const CellBackwardArgs& args) {
   if (args.dh.dtype() == DType::kF32) {
     const Sizes n = Sizes::of(args.dh);
     const auto plan = resident_plan(n.batch, n.heads, n.size, stream.info().multiprocessors,
-                                    stream.info().major == 9);
-    if (plan) return run_resident(stream, BackwardPointers<float>(args), *plan);
+                                    stream.info().clusters);
+    if (plan && run_resident(stream, BackwardPointers<float>(args), *plan)) return;
   }
   backward_stepwise(stream, args);  // which refuses other dtypes
 }

@@ -87,17 +87,20 @@ __global__ void __launch_bounds__(kMaxThreads)
   if (active) cell.save(p);
 }
 
-void run_resident(const cuda::Stream& stream, const ForwardPointers<float>& p,
+// False if the GPU has no room for a cluster.
+bool run_resident(const cuda::Stream& stream, const ForwardPointers<float>& p,
                   const ResidentPlan& plan) {
   const std::int64_t blocks = p.n.heads * ((p.n.batch + plan.rows - 1) / plan.rows) * plan.cluster;
   const cuda::LaunchShape shape{.grid = cuda::grid_size(blocks, 1),
                                 .block = static_cast<unsigned>(plan.forward_threads),
                                 .shared_bytes = forward_shared_bytes(plan),
                                 .cluster = static_cast<unsigned>(plan.cluster)};
-  const auto run = [&](auto kernel) { cuda::launch("slstm_fwd", stream, shape, kernel, p, plan); };
+  const auto run = [&](auto kernel) {
+    return cuda::launch_if_cluster_fits("slstm_fwd", stream, shape, kernel, p, plan);
+  };
   if (plan.rows == 1) return run(slstm_fwd_kernel<1>);
   if (plan.rows == 2) return run(slstm_fwd_kernel<2>);
-  run(slstm_fwd_kernel<4>);
+  return run(slstm_fwd_kernel<4>);
 }
 
 void forward(const CellForwardArgs& args) {
@@ -109,8 +112,8 @@ void forward(const CellForwardArgs& args) {
   if (args.h.dtype() == DType::kF32) {
     const Sizes n = Sizes::of(args.h);
     const auto plan = resident_plan(n.batch, n.heads, n.size, stream.info().multiprocessors,
-                                    stream.info().major == 9);
-    if (plan) return run_resident(stream, ForwardPointers<float>(args), *plan);
+                                    stream.info().clusters);
+    if (plan && run_resident(stream, ForwardPointers<float>(args), *plan)) return;
   }
   forward_stepwise(stream, args);  // which refuses other dtypes
 }

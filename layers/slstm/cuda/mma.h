@@ -9,7 +9,8 @@
 
 namespace carousel::slstm {
 
-/// Each runs the kernels and returns true, or returns false if R does not fit on this GPU's chip.
+/// Each runs the kernels and returns true, or returns false if R does not fit on this GPU's chip or
+/// no cluster on what of the GPU this process may use.
 bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args);
 bool forward_split(const cuda::Stream& stream, const CellForwardArgs& args, const MmaPlan& plan);
 /// All but dr and db.

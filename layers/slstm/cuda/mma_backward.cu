@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kThreads)
 bool backward_mma(const cuda::Stream& stream, const CellBackwardArgs& args) {
   const BackwardPointers<bf16> p(args);
   const auto plan = mma_plan(p.n.batch, p.n.heads, p.n.size, stream.info().multiprocessors,
-                             stream.info().major == 9);
+                             stream.info().clusters);
   if (!plan) return false;
   const std::int64_t units = p.n.heads * ((p.n.batch + plan->rows - 1) / plan->rows);
   const cuda::LaunchShape shape{.grid = cuda::grid_size(units * plan->cluster, 1),
@@ -184,11 +184,7 @@ bool backward_mma(const cuda::Stream& stream, const CellBackwardArgs& args) {
                                 .shared_bytes = mma_backward_shared_bytes(*plan),
                                 .cluster = static_cast<unsigned>(plan->cluster)};
   const auto run = [&](auto kernel) {
-    if (plan->cluster > kMaxCluster && cuda::max_resident_clusters(kernel, shape) == 0) {
-      return false;
-    }
-    cuda::launch("slstm_bwd", stream, shape, kernel, p, *plan);
-    return true;
+    return cuda::launch_if_cluster_fits("slstm_bwd", stream, shape, kernel, p, *plan);
   };
   switch (plan->backward_held) {
     case 4:

@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kThreads)
 bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args) {
   const ForwardPointers<bf16> p(args);
   const auto plan = mma_plan(p.n.batch, p.n.heads, p.n.size, stream.info().multiprocessors,
-                             stream.info().major == 9);
+                             stream.info().clusters);
   if (!plan) return false;
   if (plan->splits_forward()) return forward_split(stream, args, *plan);
   const std::int64_t units = p.n.heads * ((p.n.batch + plan->rows - 1) / plan->rows);
@@ -148,8 +148,7 @@ bool forward_mma(const cuda::Stream& stream, const CellForwardArgs& args) {
                                 .shared_bytes = mma_forward_shared_bytes(*plan),
                                 .cluster = static_cast<unsigned>(plan->cluster)};
   const auto run = [&](auto kernel) {
-    cuda::launch("slstm_fwd", stream, shape, kernel, p, *plan);
-    return true;
+    return cuda::launch_if_cluster_fits("slstm_fwd", stream, shape, kernel, p, *plan);
   };
   switch (plan->forward_held) {
     case 2:

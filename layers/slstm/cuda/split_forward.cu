@@ -269,9 +269,7 @@ bool forward_split(const cuda::Stream& stream, const CellForwardArgs& args, cons
                                 .shared_bytes = mma_forward_shared_bytes(plan),
                                 .cluster = static_cast<unsigned>(plan.cluster)};
   const auto run = [&](auto kernel) {
-    if (cuda::max_resident_clusters(kernel, shape) == 0) return false;
-    cuda::launch("slstm_fwd", stream, shape, kernel, p, plan);
-    return true;
+    return cuda::launch_if_cluster_fits("slstm_fwd", stream, shape, kernel, p, plan);
   };
   return plan.slice == 32 ? run(slstm_split_fwd_kernel<2, 16, 16>)
                           : run(slstm_split_fwd_kernel<3, 24, 12>);
