@@ -118,14 +118,24 @@ __global__ void __launch_bounds__(kMaxThreads)
     sums[threadIdx.x / kWarp] = softmax.sum;
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (unsigned w = 1; w < blockDim.x / kWarp; ++w) softmax.merge(maxima[w], sums[w]);
-  const float log_sum = softmax.max + logf(softmax.sum);
-  lse[blockIdx.x] = log_sum;
   const std::int32_t at = target[blockIdx.x];
   const float chosen = at == kIgnoreTarget ? 0.0f : cap(to_float(row[at]));
-  loss[blockIdx.x] = at == kIgnoreTarget ? 0.0f : log_sum - chosen;
-  if (correct != nullptr) correct[blockIdx.x] = at != kIgnoreTarget && chosen == softmax.max;
+  if (threadIdx.x == 0) {
+    for (unsigned w = 1; w < blockDim.x / kWarp; ++w) softmax.merge(maxima[w], sums[w]);
+    const float log_sum = softmax.max + logf(softmax.sum);
+    lse[blockIdx.x] = log_sum;
+    loss[blockIdx.x] = at == kIgnoreTarget ? 0.0f : log_sum - chosen;
+  }
+  if (correct == nullptr) return;
+  bool beaten = at == kIgnoreTarget;
+  for (unsigned w = 0; w < blockDim.x / kWarp; ++w) beaten |= !(chosen >= maxima[w]);
+  if (!beaten) {  // the row is read again only where the target has the largest logit
+    for (std::int64_t i = threadIdx.x; i < at; i += blockDim.x) {
+      beaten |= cap(to_float(row[i])) == chosen;
+    }
+  }
+  beaten = __syncthreads_or(beaten);
+  if (threadIdx.x == 0) correct[blockIdx.x] = !beaten;
 }
 
 template <class T, class C>

@@ -16,8 +16,7 @@ inline constexpr std::int32_t kIgnoreTarget = -1;
 ///   logits (N,V) f32, bf16 or f64; target (N) i32 in [0,V) or kIgnoreTarget (the op checks
 ///   targets in the host's memory; those on a GPU nobody does, where another value reads past the
 ///   row: a meaningless loss or an illegal access)
-///   loss, lse (N) A; correct (N) u8, optional: 1 where the target is the first of the largest z;
-///   on a GPU, where it is one of them
+///   loss, lse (N) A; correct (N) u8, optional: 1 where the target is the first of the largest z
 struct CrossEntropyForwardArgs {
   Tensor logits, target, loss, lse, correct;
   double cap = 0.0;

@@ -67,6 +67,32 @@ TEST(CudaCrossEntropy, WorksInPlaceAndCountsHits) {
   EXPECT_LE(testing::relative_error(gradients[1], gradients[0]), 2e-6);
 }
 
+TEST(CudaCrossEntropy, CountsTheFirstOfTheLargestLogitsAsCorrect) {
+  CAROUSEL_REQUIRE_CUDA();
+  for (const std::int64_t vocab : {5, 700, 20011}) {
+    for (const double cap : {0.0, 30.0}) {
+      // Row r: the largest value at r, and again at the end; the target is one of them.
+      const std::int64_t n = 4;
+      std::vector<float> logits(static_cast<std::size_t>(n * vocab), -1.0f);
+      std::vector<std::int32_t> target;
+      for (std::int64_t r = 0; r < n; ++r) {
+        for (const std::int64_t at : {r, vocab - 1}) {
+          logits[static_cast<std::size_t>(r * vocab + at)] = 2.0f;
+        }
+        target.push_back(static_cast<std::int32_t>(r % 2 == 0 ? r : vocab - 1));
+      }
+      target[3] = static_cast<std::int32_t>(vocab / 2);  // one that is not the largest
+      const Tensor correct = Tensor::from<std::uint8_t>(std::vector<std::uint8_t>(4, 9), {n}, kGpu);
+      cross_entropy_fwd(kGpu, {Tensor::from<float>(logits, {n, vocab}, kGpu),
+                               Tensor::from<std::int32_t>(target, {n}, kGpu),
+                               Tensor::empty({n}, DType::kF32, kGpu),
+                               Tensor::empty({n}, DType::kF32, kGpu), correct, cap});
+      EXPECT_EQ(correct.to_vector<std::uint8_t>(), (std::vector<std::uint8_t>{1, 0, 1, 0}))
+          << vocab;
+    }
+  }
+}
+
 TEST(CudaCrossEntropy, ImpossibleTokensAndNaNAreNotMixedUp) {
   CAROUSEL_REQUIRE_CUDA();
   std::vector<float> logits(2 * 40, -INFINITY);
