@@ -14,8 +14,9 @@ using carousel::cuda::Stream;
 // States at chunk borders and where they come from.
 template <class T>
 struct States {
-  Tensor c_memory, n_memory;
+  Tensor c_memory, n_memory, rests_memory;
   T* c = nullptr;
+  T* rests = nullptr;  // what rounding left of c
   float* n = nullptr;
 
   void allocate(const Problem& p, Device device, std::int64_t chunks) {
@@ -23,6 +24,13 @@ struct States {
     n_memory = workspace<float>(device, p.units() * chunks * p.dqk);
     c = pointer<T>(c_memory);
     n = pointer<float>(n_memory);
+  }
+  // Only bf16 rounds states.
+  void allocate_rests() {
+    if constexpr (sizeof(T) == 2) {
+      rests_memory = workspace<std::uint8_t>(c_memory.device(), c_memory.numel());
+      rests = pointer<T>(rests_memory);
+    }
   }
   void use(const Tensor& c_chunks, const Tensor& n_chunks) {
     c = data<T>(c_chunks);
@@ -117,14 +125,18 @@ void tiled_states(const Blocks<T>& b, Form form, int chunk_blocks, std::int64_t 
                             .c_first = data_or_null<float>(in.c0),
                             .n_first = data_or_null<float>(in.n0)});
   }
-  if (chunkwise || b.args.dc_last.defined()) dc.allocate(b.p, device, chunks);
-  if (chunkwise || b.args.dc_last.defined() || b.args.dc0.defined()) {
+  if (chunkwise || b.args.dc_last.defined()) {
+    dc.allocate(b.p, device, chunks);
+    if (b.args.dv.defined()) dc.allocate_rests();
+  }
+  if (chunkwise || b.args.dc_last.defined() || b.args.dc0.defined() || b.args.dn0.defined()) {
     launch_tiled_states<T>(b.stream, b.p, false, chunk_blocks,
                            {.columns = data<T>(in.q),
                             .values = data<T>(b.args.dh),
                             .gates = b.gates,
                             .grads = b.grads,
                             .states = dc.c,
+                            .rests = dc.rests,
                             .state_n = dc.n,
                             .c_first = data_or_null<float>(b.args.dc_last),
                             .n_first = data_or_null<float>(b.args.dn_last),
@@ -145,6 +157,7 @@ void tiled_grads(const Blocks<T>& b, int chunk_blocks, const States<T>& c, const
                          .gates = b.gates,
                          .grads = b.grads,
                          .states = dc.c,
+                         .rests = dc.rests,
                          .state_n = dc.n,
                          .out = data<T>(b.args.dv)});
   }

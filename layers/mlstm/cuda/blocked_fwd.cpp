@@ -42,19 +42,23 @@ void tiled(const Stream& stream, const Problem& p, const CellForwardArgs& args, 
   const int chunk_blocks = form == Form::kParallel ? p.blocks : kChunkBlocks;
   const std::int64_t chunks = form == Form::kParallel ? 1 : p.chunks();
   const bool has_states = form == Form::kChunkwise || in.c0.defined();
-  Tensor c, n;
+  Tensor c, n, rests;  // only bf16 rounds states
+  if (has_states && sizeof(T) == 2) {
+    rests = workspace<T>(in.q.device(), p.units() * chunks * p.dqk * p.dv);
+  }
   if (has_states && !args.c_chunks.defined()) {
     c = workspace<T>(in.q.device(), p.units() * chunks * p.dqk * p.dv);
     n = workspace<float>(in.q.device(), p.units() * chunks * p.dqk);
   }
   T* const states = args.c_chunks.defined() ? data<T>(args.c_chunks) : pointer<T>(c);
   float* const state_n = args.n_chunks.defined() ? data<float>(args.n_chunks) : pointer<float>(n);
-  if (has_states || args.c_last.defined()) {
+  if (has_states || args.c_last.defined() || args.n_last.defined()) {
     launch_tiled_states<T>(stream, p, true, chunk_blocks,
                            {.columns = data<T>(in.k),
                             .values = data<T>(in.v),
                             .gates = gates,
                             .states = states,
+                            .rests = pointer<T>(rests),
                             .state_n = state_n,
                             .c_first = data_or_null<float>(in.c0),
                             .n_first = data_or_null<float>(in.n0),
@@ -67,6 +71,7 @@ void tiled(const Stream& stream, const Problem& p, const CellForwardArgs& args, 
                        .values = data<T>(in.v),
                        .gates = gates,
                        .states = states,
+                       .rests = pointer<T>(rests),
                        .state_n = state_n,
                        .out = data<T>(args.h),
                        .normaliser = data_or_null<float>(args.normaliser),

@@ -35,7 +35,7 @@ struct ScanParams {
   const GradBlock* grads;  // not for h
   const float* x_first;    // natural state or null
   const float* n_first;
-  float* x_last;  // natural state or null
+  float* x_last;  // natural state or null, each for itself
   float* n_last;
   T* y;             // (B, S, NH, rows) or null
   float* row_sums;  // (parts, units, padded time): Σ_r u·y (dq, dk), or null; u is k or q there, so
@@ -221,6 +221,11 @@ __global__ void __launch_bounds__(32 * kWarps) scan_kernel(Problem p, ScanParams
         const std::int64_t at = natural(r, i);
         if (at >= 0) params.x_last[at] = last * x[r][i];
       }
+    }
+  }
+  if (params.n_last != nullptr) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
       const int row = first_row + warp * kRows + r;
       if (!kTransposed && lane == 0 && row < p.dqk) {
         params.n_last[static_cast<std::int64_t>(unit) * p.dqk + row] = last * n[r];
@@ -343,7 +348,7 @@ void launch_scan_bwd(const Stream& stream, const Problem& p, const ScanBackwardA
     params.sum_factor = args.q;
     launch_scan<Kind::kDq>(stream, p, params);
   }
-  if (args.dk != nullptr || args.k_dk != nullptr || args.dc0 != nullptr) {
+  if (args.dk != nullptr || args.k_dk != nullptr || args.dc0 != nullptr || args.dn0 != nullptr) {
     ScanParams<T> params = shared;
     params.u = args.q;
     params.w = args.dh;

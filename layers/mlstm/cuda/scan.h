@@ -34,7 +34,7 @@ struct ScanForwardArgs {
   T* h = nullptr;
   float* normaliser = nullptr;  ///< (B, S, NH) or null
   float* sign = nullptr;
-  float* c_last = nullptr;  ///< or null
+  float* c_last = nullptr;  ///< or null, each for itself
   float* n_last = nullptr;
 };
 template <class T>
@@ -58,7 +58,7 @@ struct ScanBackwardArgs {
   T* dv = nullptr;
   float* q_dq = nullptr;  ///< (scan_parts, units, padded time), or null if neither sum is needed
   float* k_dk = nullptr;
-  float* dc0 = nullptr;  ///< or null
+  float* dc0 = nullptr;  ///< or null, each for itself
   float* dn0 = nullptr;
 };
 /// In how many parts the sums over DQK come.

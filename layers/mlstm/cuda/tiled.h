@@ -19,10 +19,11 @@ struct TiledStateArgs {
   const GateBlock* gates = nullptr;
   const GradBlock* grads = nullptr;  ///< backward only
   T* states = nullptr;
+  T* rests = nullptr;  ///< what rounding to T left of the states, in T; null if nobody reads it
   float* state_n = nullptr;
   const float* c_first = nullptr;  ///< natural state to start from, null for zero
   const float* n_first = nullptr;
-  float* c_last = nullptr;  ///< natural state at the end, or null
+  float* c_last = nullptr;  ///< natural state at the end, or null, each for itself
   float* n_last = nullptr;
 };
 
@@ -35,6 +36,7 @@ struct TiledOutArgs {
   const GateBlock* gates = nullptr;
   const GradBlock* grads = nullptr;  ///< backward only
   const T* states = nullptr;         ///< null: all zero
+  const T* rests = nullptr;          ///< to be added to the states; null: all zero
   const float* state_n = nullptr;
   T* out = nullptr;             ///< (B, S, NH, DV)
   float* normaliser = nullptr;  ///< (B, S, NH) or null; forward only

@@ -46,21 +46,31 @@ struct Out {
     return w;
   }
 
+  // Adds left · partᵀ, of columns d … d + 63 of a state or of its rest.
+  __device__ void add_part(const T* part, int d) {
+#pragma unroll
+    for (int w = 0; w < kWide; ++w) {
+      load_tile(right, state_tile(p, part, column() + w * kTile, d, shape.state_vectors));
+      __syncthreads();
+      multiply<false, true>(out[w], left, right);
+      __syncthreads();
+    }
+  }
+
+  /// In bf16 the state comes in two parts: where q·k cancels, its rounding does not, and the
+  /// division by a small denominator magnifies that without limit. Backward the same row outweighs
+  /// all others in the state.
   __device__ void add_state() {
     const int chunks = (p.blocks + shape.chunk_blocks - 1) / shape.chunk_blocks;
     const std::int64_t index =
         static_cast<std::int64_t>(unit) * chunks + block / shape.chunk_blocks;
-    const T* state = args.states + index * p.dqk * p.dv;
+    const std::int64_t first = index * p.dqk * p.dv;
     const float* n = args.state_n + index * p.dqk;
     for (int d = 0; d < p.dqk; d += kTile) {
       load_tile(left, token_tile(p, args.rows, p.dqk, unit, block, d, shape.dqk_vectors));
-#pragma unroll
-      for (int w = 0; w < kWide; ++w) {
-        const int top = column() + w * kTile;
-        load_tile(right, state_tile(p, state, top, d, shape.state_vectors));
-        __syncthreads();
-        multiply<false, true>(out[w], left, right);
-        __syncthreads();
+      add_part(args.states + first, d);
+      if constexpr (sizeof(T) == 2) {
+        if (args.rests != nullptr) add_part(args.rests + first, d);
       }
       if constexpr (forward) {
         const int half = static_cast<int>(threadIdx.x) % 2 * (kTile / 2);
@@ -183,7 +193,7 @@ void launch_tiled_out(const Stream& stream, const Problem& p, bool forward, int 
                     .slices = (p.dv + kWide * kTile - 1) / (kWide * kTile),
                     .dv_vectors = takes_vectors<T>(p.dv, args.values),
                     .dqk_vectors = takes_vectors<T>(p.dqk, args.rows, args.columns),
-                    .state_vectors = takes_vectors<T>(p.dqk, args.states)};
+                    .state_vectors = takes_vectors<T>(p.dqk, args.states, args.rests)};
   const std::int64_t blocks =
       static_cast<std::int64_t>(p.units()) * shape.row_blocks * shape.slices;
   launch(forward ? "mlstm_tiled_out_fwd" : "mlstm_tiled_out_bwd", stream,

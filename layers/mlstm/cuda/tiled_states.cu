@@ -58,6 +58,19 @@ __global__ void __launch_bounds__(kTileThreads)
                 ? args.n_first[static_cast<std::int64_t>(unit) * p.dqk + left + n_column]
                 : 0.0f;
 
+  const auto store = [&](T* to, auto&& part) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = top + Accumulators::row(h);
+      if (row >= p.dv) continue;
+#pragma unroll
+      for (int j = 0; j < kTile / 8; ++j) {
+        store_pair(to + static_cast<std::int64_t>(row) * p.dqk, left + Accumulators::column(j),
+                   p.dqk, part(state.x[j][2 * h]), part(state.x[j][2 * h + 1]));
+      }
+    }
+  };
+
   for (int step = 0; step < p.blocks; ++step) {
     const int block = forward ? step : p.blocks - 1 - step;
     const bool enters_chunk = forward ? block % shape.chunk_blocks == 0
@@ -65,15 +78,10 @@ __global__ void __launch_bounds__(kTileThreads)
     if (enters_chunk && args.states != nullptr) {
       const std::int64_t index =
           static_cast<std::int64_t>(unit) * chunks + block / shape.chunk_blocks;
-      T* to = args.states + index * size;
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int row = top + Accumulators::row(h);
-        if (row >= p.dv) continue;
-#pragma unroll
-        for (int j = 0; j < kTile / 8; ++j) {
-          store_pair(to + static_cast<std::int64_t>(row) * p.dqk, left + Accumulators::column(j),
-                     p.dqk, state.x[j][2 * h], state.x[j][2 * h + 1]);
+      store(args.states + index * size, [](float x) { return x; });
+      if constexpr (sizeof(T) == 2) {
+        if (args.rests != nullptr) {
+          store(args.rests + index * size, [](float x) { return x - to_float(from_float<T>(x)); });
         }
       }
       if (keeps_n) args.state_n[index * p.dqk + left + n_column] = n;
@@ -95,7 +103,9 @@ __global__ void __launch_bounds__(kTileThreads)
       const std::int64_t at = natural(j, h, e);
       if (at >= 0) args.c_last[unit * size + at] = x;
     });
-    if (keeps_n) args.n_last[static_cast<std::int64_t>(unit) * p.dqk + left + n_column] = n;
+  }
+  if (keeps_n && args.n_last != nullptr) {
+    args.n_last[static_cast<std::int64_t>(unit) * p.dqk + left + n_column] = n;
   }
 }
 

@@ -1,4 +1,5 @@
-// What only the Hopper kernels of the chunkwise form have to show; other GPUs' pass as well.
+// What the bf16 kernels of the chunkwise form have to show besides: the Hopper kernels, and at head
+// sizes that those do not take and on other GPUs the tiled ones.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -62,23 +63,26 @@ TEST(CudaMlstmHopper, ExtremeGatesKeepTheDenominatorsDigits) {
 // All rows see one key alone, through the state, and one row's query is nearly orthogonal to it:
 // its h is ±v, but the state's rounding to bf16 does not cancel as the product does. The same row
 // outweighs all others in dC, and with it what the key's dv receives.
-TEST(CudaMlstmHopper, AProductWithTheStateMayCancel) {
-  CAROUSEL_REQUIRE_CUDA();
-  constexpr std::size_t kKey = 3, kRow = 100, kDqk = 256, kDv = 128;
-  const CellCase c{.batch = 1, .time = 200, .heads = 1, .dqk = kDqk, .dv = kDv};
+void expect_right_where_the_product_cancels(std::size_t dqk, std::size_t cancelling_row) {
+  constexpr std::size_t kKey = 3, kDv = 128;
+  const CellCase c{.batch = 1,
+                   .time = 200,
+                   .heads = 1,
+                   .dqk = static_cast<std::int64_t>(dqk),
+                   .dv = static_cast<std::int64_t>(kDv)};
   auto in = testing::make_inputs(c, 300);
   auto up = testing::make_upstream(c, false, 400);
   round_inputs(in, up);
   std::fill(in.i.begin(), in.i.end(), -60.0);
   std::fill(in.f.begin(), in.f.end(), 30.0);
   in.i[kKey] = 12.0;
-  double* const q = &in.q[kRow * kDqk];
-  const double* const k = &in.k[kKey * kDqk];
+  double* const q = &in.q[cancelling_row * dqk];
+  const double* const k = &in.k[kKey * dqk];
   const auto largest = static_cast<std::size_t>(
-      std::max_element(k, k + kDqk, [](double a, double b) { return std::abs(a) < std::abs(b); }) -
+      std::max_element(k, k + dqk, [](double a, double b) { return std::abs(a) < std::abs(b); }) -
       k);
   q[largest] = 0.0;
-  const auto product = [&] { return std::inner_product(q, q + kDqk, k, 0.0); };
+  const auto product = [&] { return std::inner_product(q, q + dqk, k, 0.0); };
   q[largest] = testing::rounded(-product() / k[largest]);
   ASSERT_LE(std::abs(product()), 0.05);
   ASSERT_GE(std::abs(product()), 0.002);
@@ -90,8 +94,19 @@ TEST(CudaMlstmHopper, AProductWithTheStateMayCancel) {
   };
   constexpr std::size_t kH = 0, kGradV = 6;
   ASSERT_EQ(want[kGradV].first, "dv");
-  EXPECT_LE(relative_error(row(got, kH, kRow), row(want, kH, kRow)), 0.02);
+  EXPECT_LE(relative_error(row(got, kH, cancelling_row), row(want, kH, cancelling_row)), 0.02);
   EXPECT_LE(relative_error(row(got, kGradV, kKey), row(want, kGradV, kKey)), 0.01);
+}
+
+// The Hopper kernels see the state from the next block of 64 tokens on, the tiled ones from the
+// next chunk of 128; 100 columns are not whole vectors.
+TEST(CudaMlstmHopper, AProductWithTheStateMayCancel) {
+  CAROUSEL_REQUIRE_CUDA();
+  for (const auto& [dqk, row] :
+       std::vector<std::pair<std::size_t, std::size_t>>{{256, 100}, {320, 150}, {100, 150}}) {
+    SCOPED_TRACE(fmt::format("dqk {} row {}", dqk, row));
+    expect_right_where_the_product_cancels(dqk, row);
+  }
 }
 
 // Outputs are poisoned before: the copy engine writes most of them, which compute-sanitizer's

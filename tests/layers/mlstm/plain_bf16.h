@@ -17,12 +17,16 @@ inline double rounded(double x) {
 inline void round_all(std::vector<double>& v) {
   for (double& x : v) x = rounded(x);
 }
-/// The inputs as a bf16 cell receives them.
+/// The inputs as a bf16 cell receives them: gates are float32 there, and extreme ones that cancel
+/// magnify their rounding.
 inline void round_inputs(MlstmInputs<double>& in, Upstream& up) {
   round_all(in.q);
   round_all(in.k);
   round_all(in.v);
   round_all(up.dh);
+  for (auto* x : {&in.i, &in.f}) {
+    for (double& e : *x) e = static_cast<float>(e);
+  }
 }
 
 namespace plain_detail {
