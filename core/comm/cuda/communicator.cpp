@@ -65,10 +65,10 @@ class NcclCommunicator final : public Communicator {
     cudaStreamSynchronize(stream_);  // the monitor and the watchdog end it if it never comes
     stop_monitor();
     {
-      const std::lock_guard lock(mutex_);
+      const std::lock_guard lock(stop_mutex_);
       stopping_ = true;
     }
-    changed_.notify_all();
+    stop_.notify_all();
     watchdog_.join();
     // Every collective is done here, and the others need nothing more of this rank for theirs.
     peers_.reset();
@@ -140,8 +140,7 @@ class NcclCommunicator final : public Communicator {
     const auto deadline = Clock::now() + options().timeout;
     const auto trouble = [&]() -> std::string {
       if (monitor().failure()) return "interrupted";
-      if (Clock::now() < deadline) return "";
-      return fmt::format("not done within {} ms", options().timeout.count());
+      return Clock::now() < deadline ? "" : late();
     };
     ncclUniqueId id{};
     if (rank() == 0) {
@@ -178,30 +177,45 @@ class NcclCommunicator final : public Communicator {
 
   bool shared(const Tensor& t) const { return peers_ != nullptr && peers_->covers(t); }
 
+  // The watchdog sees a collective once the device has it.
   void settle(ncclResult_t result, const char* call) const {
-    comm::settle(comm_, result, call, [this] { return interrupted_ ? "the group was left" : ""; });
+    const auto deadline = Clock::now() + options().timeout;
+    comm::settle(comm_, result, call, [&]() -> std::string {
+      if (interrupted_) return "the group was left";
+      return Clock::now() < deadline ? "" : late();
+    });
+  }
+
+  std::string late() const {
+    return fmt::format("not done within {} ms", options().timeout.count());
   }
 
   // Runs `calls` on the stream behind what the caller has queued, and in order.
   template <class Calls>
   Work start(const Tensor& t, Monitor::Ticket ticket, Calls&& calls, Tensor staging = {}) {
     check();
+    try {
+      return queue(t, ticket, std::forward<Calls>(calls), std::move(staging));
+    } catch (const PeerError& e) {
+      monitor().blame(monitor().explain(ticket, e.what()));
+      interrupt();
+      throw PeerError("{}", *monitor().failure());
+    }
+  }
+
+  template <class Calls>
+  Work queue(const Tensor& t, const Monitor::Ticket& ticket, Calls&& calls, Tensor staging) {
     const cuda::Stream compute(device());
     const std::lock_guard lock(mutex_);
+    if (interrupted_) throw PeerError("the group was left");
     forget_finished();
     Event ready;
     ready.record(compute.handle());
     ready.hold_up(stream_);
-    try {
-      if (interrupted_) throw PeerError("the group was left");
-      calls();
-    } catch (const PeerError& e) {
-      monitor().blame(monitor().explain(ticket, e.what()));
-      throw PeerError("{}", *monitor().failure());
-    }
+    calls();
     auto done = std::make_shared<Event>();
     done->record(stream_);
-    running_.push_back({std::move(ticket), t, std::move(staging), done, Clock::now()});
+    running_.push_back({ticket, t, std::move(staging), done, Clock::now()});
     return Work(std::make_shared<Pending>(*this, std::move(done)));
   }
 
@@ -313,46 +327,59 @@ class NcclCommunicator final : public Communicator {
   // Looks after collectives on the device, of which no call tells: time-outs and NCCL's own errors.
   void watch() {
     constexpr Milliseconds kLook{100};
-    std::unique_lock lock(mutex_);
-    while (!changed_.wait_for(lock, kLook, [&] { return stopping_; })) {
-      forget_finished();
+    std::unique_lock lock(stop_mutex_);
+    while (!stop_.wait_for(lock, kLook, [&] { return stopping_; })) {
       if (interrupted_) {
         // Again and again: ranks that are still alive may write these counters once more.
         if (peers_ != nullptr) peers_->release_waits();
-        continue;
+      } else if (const auto trouble = look()) {
+        monitor().blame(monitor().explain(trouble->ticket, trouble->text));
+        interrupt();
       }
-      ncclResult_t state = ncclSuccess;
-      if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) state = ncclInternalError;
-      const bool broken = state != ncclSuccess && state != ncclInProgress;
-      const bool late =
-          !running_.empty() && Clock::now() - running_.front().begin > options().timeout;
-      if (!broken && !late) continue;
-      const Monitor::Ticket ticket = running_.empty() ? Monitor::Ticket{} : running_.front().ticket;
-      lock.unlock();
-      monitor().blame(monitor().explain(
-          ticket, broken ? ncclGetErrorString(state)
-                         : fmt::format("not done within {} ms", options().timeout.count())));
-      interrupt();
-      lock.lock();
     }
+  }
+
+  struct Trouble {
+    Monitor::Ticket ticket;
+    std::string text;
+  };
+
+  std::optional<Trouble> look() {
+    const std::unique_lock lock(mutex_, options().timeout);
+    // A call of CUDA's does not return: the first launch of a kernel may wait for all that the GPU
+    // does, and that for another rank.
+    if (!lock) return Trouble{monitor().newest(), late()};
+    forget_finished();
+    if (interrupted_) return std::nullopt;
+    const auto ticket = running_.empty() ? Monitor::Ticket{} : running_.front().ticket;
+    ncclResult_t state = ncclSuccess;
+    if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) state = ncclInternalError;
+    if (state != ncclSuccess && state != ncclInProgress) {
+      return Trouble{ticket, ncclGetErrorString(state)};
+    }
+    if (running_.empty() || Clock::now() - running_.front().begin <= options().timeout) {
+      return std::nullopt;
+    }
+    return Trouble{ticket, late()};
   }
 
   void interrupt() noexcept override {
     interrupted_ = true;
-    // Whoever holds the mutex for long waits for room in the stream's queue, which only this makes.
+    // Whoever holds the mutex for long waits for what the GPU does, which only this ends.
     const std::unique_lock lock(mutex_, std::chrono::seconds(2));
     if (peers_ != nullptr) peers_->release_waits();
-    abort_communicator(std::exchange(comm_, nullptr));
+    abort_communicator(comm_.exchange(nullptr));
   }
 
   cudaStream_t stream_ = nullptr;
-  std::timed_mutex mutex_;  // of all below
-  std::condition_variable_any changed_;
-  ncclComm_t comm_ = nullptr;
+  std::timed_mutex mutex_;  // of the next three, but for what interrupts
+  std::atomic<ncclComm_t> comm_ = nullptr;
   std::unique_ptr<PeerMemory> peers_;
   std::deque<Running> running_;
-  bool stopping_ = false;
   std::atomic<bool> interrupted_{false};
+  std::mutex stop_mutex_;  // of the next two
+  std::condition_variable stop_;
+  bool stopping_ = false;
   std::thread watchdog_;
 };
 
