@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "layers/mlstm/cuda/choice.h"
 #include "layers/mlstm/cuda/hopper_walk.h"
 #include "layers/mlstm/cuda/scan.h"
 
@@ -41,7 +42,8 @@ GateInputs gate_inputs(const CellInputs& in) {
 
 bool uses_hopper(const carousel::cuda::Stream& stream, const CellInputs& in,
                  std::initializer_list<const Tensor*> others) {
-  if (stream.info().major != 9 || in.q.dtype() != DType::kBF16) return false;
+  if (most_special < Kernels::kHopper || stream.info().major != 9 || in.q.dtype() != DType::kBF16)
+    return false;
   if (!hopper_takes(static_cast<int>(in.q.dim(3)), static_cast<int>(in.v.dim(3)))) return false;
   const auto aligned = [](const Tensor& t) {
     return !t.defined() || carousel::cuda::aligned16(t.raw());

@@ -1,6 +1,7 @@
 // dq or dk for 64 rows × 128 DQK columns a CTA: the saved state's part, then dS·K (dSᵀ·Q) over the
 // blocks of the chunk, with dS = (dP·s/N + s·Δ) ⊙ D and dP = dH·Vᵀ.
 #include "core/cuda/launch.h"
+#include "layers/mlstm/cuda/pipelined.h"
 #include "layers/mlstm/cuda/tiled.cuh"
 #include "layers/mlstm/cuda/tiled.h"
 
@@ -179,6 +180,12 @@ int tiled_grad_parts(const Problem& p) { return (p.dqk + kWide * kTile - 1) / (k
 template <class T>
 void launch_tiled_grad(const Stream& stream, const Problem& p, bool queries, int chunk_blocks,
                        const TiledGradArgs<T>& args) {
+  if constexpr (sizeof(T) == 2) {
+    if (pipeline_takes(stream, p, chunk_blocks,
+                       {args.rows, args.columns, args.factors, args.own, args.states})) {
+      return launch_pipelined_grad(stream, p, queries, args);
+    }
+  }
   const Shape shape{.chunk_blocks = chunk_blocks,
                     .row_blocks = (p.time + kBlock - 1) / kBlock,
                     .slices = tiled_grad_parts(p),

@@ -2,6 +2,7 @@
 // blocks of the chunk from the row's own outwards. As the stabilisers are known, no running maximum
 // is needed.
 #include "core/cuda/launch.h"
+#include "layers/mlstm/cuda/pipelined.h"
 #include "layers/mlstm/cuda/tiled.cuh"
 #include "layers/mlstm/cuda/tiled.h"
 
@@ -188,6 +189,12 @@ __global__ void __launch_bounds__(kTileThreads)
 template <class T>
 void launch_tiled_out(const Stream& stream, const Problem& p, bool forward, int chunk_blocks,
                       const TiledOutArgs<T>& args) {
+  if constexpr (sizeof(T) == 2) {
+    if (pipeline_takes(stream, p, chunk_blocks,
+                       {args.rows, args.columns, args.values, args.states, args.rests, args.out})) {
+      return launch_pipelined_out(stream, p, forward, args);
+    }
+  }
   const Shape shape{.chunk_blocks = chunk_blocks,
                     .row_blocks = (p.time + kBlock - 1) / kBlock,
                     .slices = (p.dv + kWide * kTile - 1) / (kWide * kTile),

@@ -1,6 +1,7 @@
 // States at chunk borders, 64 × 64 elements a CTA: State = decay·State + (values ⊙ update)ᵀ ·
 // columns, one block of tokens after the other.
 #include "core/cuda/launch.h"
+#include "layers/mlstm/cuda/pipelined.h"
 #include "layers/mlstm/cuda/tiled.cuh"
 #include "layers/mlstm/cuda/tiled.h"
 
@@ -114,6 +115,11 @@ __global__ void __launch_bounds__(kTileThreads)
 template <class T>
 void launch_tiled_states(const Stream& stream, const Problem& p, bool forward, int chunk_blocks,
                          const TiledStateArgs<T>& args) {
+  if constexpr (sizeof(T) == 2) {
+    if (pipeline_takes(stream, p, chunk_blocks, {args.columns, args.values, args.states})) {
+      return launch_pipelined_states(stream, p, forward, args);
+    }
+  }
   const Shape shape{.chunk_blocks = chunk_blocks,
                     .dv_tiles = (p.dv + kTile - 1) / kTile,
                     .dqk_tiles = (p.dqk + kTile - 1) / kTile,

@@ -5,10 +5,12 @@
 //        kernels --parts     and the times of the kernels that make up the mLSTM's Hopper path
 //        kernels --accuracy  instead, errors against float64 and whether two runs give the same
 //        bits
+// Before these, --pipelined or --tiled: the mLSTM with the kernels of other GPUs.
 #include <cstdio>
 #include <string_view>
 
 #include "core/kernels/register.h"
+#include "layers/mlstm/cuda/choice.h"
 #include "layers/register.h"
 #include "tests/bench/kernels/table.h"
 
@@ -31,11 +33,20 @@ void print_table(bool parts) {
 
 int main(int argc, char** argv) {
   using namespace carousel;  // NOLINT: main
-  const std::string_view option = argc > 1 ? argv[1] : "";
+  std::string_view option = argc > 1 ? argv[1] : "";
+  if (option == "--pipelined" || option == "--tiled") {
+    using mlstm::cuda::Kernels;
+    mlstm::cuda::most_special = option == "--tiled" ? Kernels::kTiled : Kernels::kPipelined;
+    --argc;
+    ++argv;
+    option = argc > 1 ? argv[1] : "";
+  }
   const bool accuracy = option == "--accuracy";
   const bool parts = option == "--parts";
   if (argc > (accuracy ? 3 : 2) || (argc > 1 && !accuracy && !parts)) {
-    std::fprintf(stderr, "usage: kernels [--parts | --accuracy [substring of a case]]\n");
+    std::fprintf(stderr,
+                 "usage: kernels [--pipelined | --tiled] [--parts | --accuracy [substring of a "
+                 "case]]\n");
     return static_cast<int>(ExitCode::kUsage);
   }
   register_cpu_kernels();

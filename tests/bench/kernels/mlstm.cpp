@@ -62,6 +62,11 @@ void mlstm_lines(const Clock& clock, const Rates& rates, const Table& table) {
   both({32, 8, 2048, 256, 512}, "15.7 (FlashAttention-3)", 8.0);
   const double aligned_ms = both({8, 16, 2048, 128, 256}, "–", 4.5 / 4.0);
   both({8, 16, 2047, 96, 192, Inputs::kResets}, "unsupported", 1.5 * aligned_ms);
+  // Head sizes of the block stack's models, which the Hopper kernels do not take.
+  for (const std::int64_t size : {384, 512}) {
+    forward({8, 4, 2048, size, size}, "–", 0.0);
+    both({8, 4, 2048, size, size}, "–", 0.0);
+  }
   decoding_lines(clock, rates, table);
 }
 

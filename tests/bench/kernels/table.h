@@ -16,12 +16,16 @@ class Table {
     std::printf("| work | ours ms | peer ms | to reach ms | floor ms | ours / floor | reached |\n");
     std::printf("|---|---|---|---|---|---|---|\n");
   }
-  /// `peer` as text, `to_reach` in milliseconds; bytes and FLOPs make the floor.
+  /// `peer` as text, `to_reach` in milliseconds, 0 without a goal; bytes and FLOPs make the floor.
   void line(const std::string& work, double ms, const std::string& peer, double to_reach,
             double bytes, double flops) const {
     const double floor = rates_.floor_ms(bytes, flops);
-    std::printf("| %s | %.4g | %s | %.3g | %.3g | %.1f | %s |\n", work.c_str(), ms, peer.c_str(),
-                to_reach, floor, ms / floor, ms <= to_reach ? "yes" : "no");
+    const bool goal = to_reach > 0.0;
+    std::printf("| %s | %.4g | %s | %s | %.3g | %.1f | %s |\n", work.c_str(), ms, peer.c_str(),
+                goal ? fmt::format("{:.3g}", to_reach).c_str() : "–", floor, ms / floor,
+                !goal            ? "–"
+                : ms <= to_reach ? "yes"
+                                 : "no");
     std::fflush(stdout);
   }
 

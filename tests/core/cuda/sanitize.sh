@@ -10,7 +10,7 @@
 #   reports all that Hopper's mLSTM kernels pass on in shared memory. Configure the build with -DCAROUSEL_RACECHECK=ON,
 #   where every lane arrives for itself: the same order, in terms that it knows.
 # initcheck: what the copy engine writes to device memory (cp.async.bulk), as some of cuBLASLt's kernels do too. We name it
-#   through NVTX (core/cuda/checkers.h); CudaMlstmHopper.EveryElementIsWritten and the products' tests show that it is right.
+#   through NVTX (core/cuda/checkers.h); CudaMlstmChunkwise.EveryElementIsWritten and the products' tests show that it is right.
 set -u
 build=${1:-build/cuda-release}
 shift || true

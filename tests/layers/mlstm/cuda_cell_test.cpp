@@ -7,6 +7,7 @@
 #include "core/kernels/elementwise.h"
 #include "layers/mlstm/cell.h"
 #include "tests/layers/mlstm/cell_case.h"
+#include "tests/layers/mlstm/each_kernels.h"
 #include "tests/layers/mlstm/plain_bf16.h"
 #include "tests/support/checker.h"
 #include "tests/support/devices.h"
@@ -142,9 +143,12 @@ TEST(CudaMlstmCell, Float32IsAsGoodAsTheCpuOverManyBlocksAndChunks) {
   }
 }
 
+class CudaMlstmBf16 : public testing::EachKernels {};
+INSTANTIATE_TEST_SUITE_P(All, CudaMlstmBf16, testing::kAllKernels, testing::name_of_kernels);
+
 // Head sizes of the Hopper kernels and of the others; both gates; random, long-memory, extreme and
 // reset inputs.
-TEST(CudaMlstmCell, Bf16IsAsGoodAsThePlainComputation) {
+TEST_P(CudaMlstmBf16, IsAsGoodAsThePlainComputation) {
   CAROUSEL_REQUIRE_CUDA();
   const auto name = [](const CellCase& c, Form form) {
     return fmt::format("{} dqk {} dv {} time {}", name_of_form(form), c.dqk, c.dv, c.time);
@@ -163,6 +167,7 @@ TEST(CudaMlstmCell, Bf16IsAsGoodAsThePlainComputation) {
               odd,
               many,
               {.batch = 3, .time = 65, .heads = 23, .dqk = 64, .dv = 256, .f_mean = 3.0},
+              {.batch = 1, .time = 200, .dqk = 40, .dv = 24, .f_mean = 3.0},
               {.batch = 1, .time = 200, .dqk = 320, .dv = 136, .resets = {70}}};
   // Each width of the Hopper kernels in several segments, and what they do not take.
   if (under_checker()) {
@@ -177,13 +182,13 @@ TEST(CudaMlstmCell, Bf16IsAsGoodAsThePlainComputation) {
         {.batch = 1, .time = 130, .heads = 1, .dqk = 320, .dv = 136, .resets = {70}}};
   }
   for (const CellCase& c : cases) {
-    for (const Form form : kForms) expect_as_good_as_plain(c, form, name(c, form));
+    for (const Form form : forms()) expect_as_good_as_plain(c, form, name(c, form));
   }
 }
 
 // What the plain computation above leaves out: initial states and gradients that arrive at the last
 // one.
-TEST(CudaMlstmCell, Bf16TakesAndGivesStates) {
+TEST_P(CudaMlstmBf16, TakesAndGivesStates) {
   CAROUSEL_REQUIRE_CUDA();
   for (const CellCase& base :
        {CellCase{.batch = 1, .time = 300, .dqk = 256, .dv = 160, .initial = true, .f_mean = 5.0},
@@ -194,7 +199,7 @@ TEST(CudaMlstmCell, Bf16TakesAndGivesStates) {
     auto up = make_upstream(base, true, 400);
     round_inputs(in, up);
     const Named want = reference(in, up);
-    for (const Form form : kForms) {
+    for (const Form form : forms()) {
       expect_close(run_cell<bfloat16>(in, up, form, base.chunk, kGpu), want, 1e-2,
                    fmt::format("dqk {} dv {} {}", base.dqk, base.dv, name_of_form(form)));
     }
@@ -202,7 +207,7 @@ TEST(CudaMlstmCell, Bf16TakesAndGivesStates) {
 }
 
 // Few heads and a long sequence: the walk is cut into segments.
-TEST(CudaMlstmCell, Bf16WalksSegmentsAtOnce) {
+TEST_P(CudaMlstmBf16, WalksSegmentsAtOnce) {
   CAROUSEL_REQUIRE_CUDA();
   CellCase c{
       .batch = 1, .time = 2500, .heads = 1, .dqk = 64, .dv = 128, .initial = true, .f_mean = 7.0};
@@ -218,7 +223,7 @@ TEST(CudaMlstmCell, Bf16WalksSegmentsAtOnce) {
 
 // The second case has more chunks than the GPU has multiprocessors: about twice as many, or under a
 // checker a few more.
-TEST(CudaMlstmCell, TwoRunsGiveTheSameBits) {
+TEST_P(CudaMlstmBf16, TwoRunsGiveTheSameBits) {
   CAROUSEL_REQUIRE_CUDA();
   Cases cases{{.batch = 2, .time = 390, .dqk = 128, .dv = 256, .initial = true, .resets = {50}},
               {.batch = 2, .time = 2048, .heads = 8, .dqk = 256, .dv = 128, .f_mean = 4.0}};
@@ -235,7 +240,7 @@ TEST(CudaMlstmCell, TwoRunsGiveTheSameBits) {
   for (const CellCase& c : cases) {
     const auto in = make_inputs(c, 1);
     const auto up = make_upstream(c, true, 2);
-    for (const Form form : kForms) {
+    for (const Form form : forms()) {
       const Named first = run_cell<bfloat16>(in, up, form, c.chunk, kGpu);
       const Named second = run_cell<bfloat16>(in, up, form, c.chunk, kGpu);
       for (std::size_t x = 0; x < first.size(); ++x) {
@@ -294,12 +299,12 @@ TEST(CudaMlstmCell, DecodingStepsMakeUpTheSequence) {
 }
 
 // Gradients that nobody asked for are not computed, and do not change the others.
-TEST(CudaMlstmCell, AnySubsetOfGradientsIsTheSame) {
+TEST_P(CudaMlstmBf16, AnySubsetOfGradientsIsTheSame) {
   CAROUSEL_REQUIRE_CUDA();
   const CellCase c{.batch = 1, .time = 200, .dqk = 64, .dv = 128};
   const auto in = make_inputs(c, 1);
   const auto up = make_upstream(c, false, 2);
-  for (const Form form : kForms) {
+  for (const Form form : forms()) {
     const Named all = run_cell<bfloat16>(in, up, form, c.chunk, kGpu);
     const auto tensor = [&](const std::vector<double>& x, std::int64_t width, DType dtype) {
       const Tensor t = Tensor::from<double>(x, {c.batch, c.time, c.heads, width});

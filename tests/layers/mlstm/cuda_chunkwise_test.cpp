@@ -1,5 +1,4 @@
-// What the bf16 kernels of the chunkwise form have to show besides: the Hopper kernels, and at head
-// sizes that those do not take and on other GPUs the tiled ones.
+// What the bf16 kernels of the chunkwise form have to show besides.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "tests/layers/mlstm/cell_case.h"
+#include "tests/layers/mlstm/each_kernels.h"
 #include "tests/layers/mlstm/plain_bf16.h"
 #include "tests/support/backward_args.h"
 #include "tests/support/devices.h"
@@ -43,10 +43,13 @@ mlstm::CellForwardArgs forward_args(const Bench& bench, const Shape& q, std::int
   return args;
 }
 
+class CudaMlstmChunkwise : public testing::EachKernels {};
+INSTANTIATE_TEST_SUITE_P(All, CudaMlstmChunkwise, testing::kAllKernels, testing::name_of_kernels);
+
 // Extreme gates' denominators cancel, and 1/N multiplies h, its square dq. The gates' logarithms
 // then reach hundreds within a block, where float32 rounds them at 1e-5: left in, that alone makes
 // the error here 5e-5.
-TEST(CudaMlstmHopper, ExtremeGatesKeepTheDenominatorsDigits) {
+TEST_P(CudaMlstmChunkwise, ExtremeGatesKeepTheDenominatorsDigits) {
   CAROUSEL_REQUIRE_CUDA();
   const auto inverse = [](const Bench& bench) {
     mlstm::CellForwardArgs args = forward_args(bench, {1, 8192, 2, 64}, 8, 15.0);
@@ -98,12 +101,12 @@ void expect_right_where_the_product_cancels(std::size_t dqk, std::size_t cancell
   EXPECT_LE(relative_error(row(got, kGradV, kKey), row(want, kGradV, kKey)), 0.01);
 }
 
-// The Hopper kernels see the state from the next block of 64 tokens on, the tiled ones from the
-// next chunk of 128; 100 columns are not whole vectors.
-TEST(CudaMlstmHopper, AProductWithTheStateMayCancel) {
+// The Hopper kernels see the state from the next block of 64 tokens on, the others from the next
+// chunk of 128; 100 columns are not whole vectors.
+TEST_P(CudaMlstmChunkwise, AProductWithTheStateMayCancel) {
   CAROUSEL_REQUIRE_CUDA();
-  for (const auto& [dqk, row] :
-       std::vector<std::pair<std::size_t, std::size_t>>{{256, 100}, {320, 150}, {100, 150}}) {
+  for (const auto& [dqk, row] : std::vector<std::pair<std::size_t, std::size_t>>{
+           {256, 100}, {256, 150}, {320, 150}, {100, 150}}) {
     SCOPED_TRACE(fmt::format("dqk {} row {}", dqk, row));
     expect_right_where_the_product_cancels(dqk, row);
   }
@@ -111,11 +114,14 @@ TEST(CudaMlstmHopper, AProductWithTheStateMayCancel) {
 
 // Outputs are poisoned before: the copy engine writes most of them, which compute-sanitizer's
 // initcheck does not see.
-TEST(CudaMlstmHopper, EveryElementIsWritten) {
+TEST_P(CudaMlstmChunkwise, EveryElementIsWritten) {
   CAROUSEL_REQUIRE_CUDA();
   const Bench bench(kGpu, DType::kBF16);
-  for (const auto& [shape, dv] : std::vector<std::pair<Shape, std::int64_t>>{
-           {{1, 300, 2, 256}, 512}, {{2, 257, 3, 96}, 192}, {{1, 64, 1, 64}, 72}}) {
+  for (const auto& [shape, dv] :
+       std::vector<std::pair<Shape, std::int64_t>>{{{1, 300, 2, 256}, 512},
+                                                   {{2, 257, 3, 96}, 192},
+                                                   {{1, 64, 1, 64}, 72},
+                                                   {{1, 130, 1, 384}, 136}}) {
     mlstm::CellForwardArgs fwd = forward_args(bench, shape, dv, 1.0);
     const mlstm::SavedStates saved = mlstm::saved_states(fwd.in);
     const std::int64_t chunks = (shape[1] + saved.chunk_size - 1) / saved.chunk_size;

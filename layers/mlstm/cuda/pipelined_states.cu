@@ -1,0 +1,242 @@
+// States at chunk borders, 128 × 128 elements a CTA: State = decay·State + (values ⊙ update)ᵀ ·
+// columns, one block of tokens after the other.
+#include "core/cuda/dispatch.h"
+#include "core/cuda/launch.h"
+#include "layers/mlstm/cuda/choice.h"
+#include "layers/mlstm/cuda/pipelined.cuh"
+
+namespace carousel::mlstm::cuda {
+namespace {
+
+using carousel::cuda::grid_size;
+using carousel::cuda::launch;
+using carousel::cuda::Stream;
+using bf16 = __nv_bfloat16;
+
+constexpr int kTileBytes = kBlock * kSide * static_cast<int>(sizeof(bf16));
+
+// A block's tiles and factors, in one stage.
+struct Step {
+  PipeTile<kSide> values, columns;  // [token][column]
+  float* factors[3];                // of each token; of GateBlock or GradBlock
+
+  __device__ explicit Step(std::byte* at) : values(at), columns(at + kTileBytes) {
+    float* const after = reinterpret_cast<float*>(at + 2 * kTileBytes);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) factors[i] = after + i * kBlock;
+  }
+};
+static_assert(2 * kTileBytes + 3 * kBlock * static_cast<int>(sizeof(float)) <= kStageBytes);
+
+// Two neighbouring numbers, each times its own weight.
+__device__ __forceinline__ std::uint32_t weighted(std::uint32_t pair, float2 weight) {
+  return detail::pack_bf16(weight.x * __uint_as_float(pair << 16),
+                           weight.y * __uint_as_float(pair & 0xffff0000u));
+}
+
+template <bool forward>
+struct States {
+  static constexpr int kRows = 2, kColumns = 8;  // of 16 and of 8, a warp
+  const Problem& p;
+  const TiledStateArgs<bf16>& args;
+  int unit, top, left;  // where this CTA's part of the state begins, in DV and DQK
+  int row0, column0;    // and this thread's first elements in it
+  float state[kRows][kColumns][4] = {};
+  float n = 0.0f;  // of the column threadIdx.x
+
+  __device__ States(const Problem& problem, const TiledStateArgs<bf16>& a, int dv_tiles,
+                    int dqk_tiles)
+      : p(problem), args(a) {
+    const int tile = static_cast<int>(blockIdx.x) % (dv_tiles * dqk_tiles);
+    unit = static_cast<int>(blockIdx.x) / (dv_tiles * dqk_tiles);
+    top = tile / dqk_tiles * kSide;
+    left = tile % dqk_tiles * kSide;
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    row0 = warp % 4 * 32 + lane / 4;
+    column0 = warp / 4 * 64 + 2 * (lane % 4);
+  }
+
+  /// f(element, row, column) of all that lie within the state.
+  template <class F>
+  __device__ void for_each(F&& f) {
+#pragma unroll
+    for (int m = 0; m < kRows; ++m) {
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = top + row0 + 16 * m + 8 * (i / 2);
+          const int column = left + column0 + 8 * j + i % 2;
+          if (row < p.dv && column < p.dqk) f(state[m][j][i], row, column);
+        }
+      }
+    }
+  }
+  __device__ std::int64_t natural(int row, int column) const {
+    return (static_cast<std::int64_t>(unit) * p.dqk + column) * p.dv + row;
+  }
+  __device__ int n_column() const { return left + static_cast<int>(threadIdx.x); }
+  /// The CTAs of DV tile 0 keep n, one column a thread.
+  __device__ bool keeps_n() const { return top == 0 && threadIdx.x < kSide && n_column() < p.dqk; }
+  __device__ std::int64_t n_index(std::int64_t of) const { return of * p.dqk + n_column(); }
+
+  // What rounding leaves goes to the rests.
+  __device__ void save(int chunk) {
+    const std::int64_t index = static_cast<std::int64_t>(unit) * p.chunks() + chunk;
+    const std::int64_t first = index * p.dqk * p.dv;
+#pragma unroll
+    for (int m = 0; m < kRows; ++m) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int row = top + row0 + 16 * m + 8 * h;
+        if (row >= p.dv) continue;
+        const std::int64_t at = first + static_cast<std::int64_t>(row) * p.dqk;
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+          const int column = left + column0 + 8 * j;
+          if (column >= p.dqk) continue;
+          const float x = state[m][j][2 * h], y = state[m][j][2 * h + 1];
+          const std::uint32_t pair = detail::pack_bf16(x, y);
+          *reinterpret_cast<std::uint32_t*>(args.states + at + column) = pair;
+          if (args.rests != nullptr) {
+            *reinterpret_cast<std::uint32_t*>(args.rests + at + column) = detail::pack_bf16(
+                x - __uint_as_float(pair << 16), y - __uint_as_float(pair & 0xffff0000u));
+          }
+        }
+      }
+    }
+    if (keeps_n()) args.state_n[n_index(index)] = n;
+  }
+
+  __device__ void load(int block, std::byte* stage) const {
+    const Step to(stage);
+    copy_tile<kBlock>(to.values, token_tile(p, args.values, p.dv, unit, block, top, true));
+    copy_tile<kBlock>(to.columns, token_tile(p, args.columns, p.dqk, unit, block, left, true));
+    const std::int64_t index = static_cast<std::int64_t>(unit) * p.blocks + block;
+    const GateBlock& g = args.gates[index];
+    const auto copy_factors = [&](int i, const float* from) {
+      constexpr int kSize = Vector<float>::kSize;
+      const int at = (static_cast<int>(threadIdx.x) - i * (kBlock / kSize)) * kSize;
+      if (at >= 0 && at < kBlock) copy_vector(to.factors[i] + at, from + at, true);
+    };
+    copy_factors(0, forward ? g.to_state : g.carry);
+    if constexpr (!forward) {
+      copy_factors(1, args.grads[index].weight);
+      copy_factors(2, args.grads[index].delta);
+    }
+  }
+
+  __device__ void add(const Step& from, float decay) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+#pragma unroll
+    for (int m = 0; m < kRows; ++m) {
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) state[m][j][i] *= decay;
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kBlock / 16; ++k) {
+      const auto weight = [&](int token) {
+        const float2 w = *reinterpret_cast<const float2*>(from.factors[0] + token);
+        if constexpr (forward) return w;
+        const float2 v = *reinterpret_cast<const float2*>(from.factors[1] + token);
+        return float2{w.x * v.x, w.y * v.y};
+      };
+      const float2 low = weight(16 * k + 2 * (lane % 4));
+      const float2 high = weight(16 * k + 2 * (lane % 4) + 8);
+      std::uint32_t a[kRows][4];
+#pragma unroll
+      for (int m = 0; m < kRows; ++m) {
+        detail::load_matrices<true>(a[m], from.values.at(16 * k + lane / 16 * 8 + lane % 8,
+                                                         warp % 4 * 4 + 2 * m + lane / 8 % 2));
+        a[m][0] = weighted(a[m][0], low);
+        a[m][1] = weighted(a[m][1], low);
+        a[m][2] = weighted(a[m][2], high);
+        a[m][3] = weighted(a[m][3], high);
+      }
+#pragma unroll
+      for (int j = 0; j < kColumns / 2; ++j) {
+        std::uint32_t b[4];
+        load_factors<false>(b, from.columns, warp / 4 * 4 + j, k);
+#pragma unroll
+        for (int m = 0; m < kRows; ++m) {
+          detail::mma_bf16(state[m][2 * j], a[m], b[0], b[1]);
+          detail::mma_bf16(state[m][2 * j + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  __device__ void advance_n(const Step& from, float decay) {
+    constexpr int kSize = Vector<bf16>::kSize;
+    const int column = static_cast<int>(threadIdx.x);
+    n *= decay;
+#pragma unroll 8
+    for (int t = 0; t < kBlock; ++t) {
+      const float w = forward ? from.factors[0][t] : from.factors[0][t] * from.factors[2][t];
+      n = fmaf(w, to_float(from.columns.at(t, column / kSize)[column % kSize]), n);
+    }
+  }
+
+  __device__ void run(std::byte* stages) {
+    if (args.c_first != nullptr) {
+      for_each([&](float& x, int row, int column) { x = args.c_first[natural(row, column)]; });
+    }
+    if (keeps_n() && args.n_first != nullptr) n = args.n_first[n_index(unit)];
+    const auto block_at = [&](int step) { return forward ? step : p.blocks - 1 - step; };
+    pipeline(
+        stages, p.blocks, [&](int step, std::byte* stage) { load(block_at(step), stage); },
+        [&](int step, std::byte* stage) {
+          const int block = block_at(step);
+          if (step % kChunkBlocks == 0 && args.states != nullptr) save(block / kChunkBlocks);
+          const float decay = args.gates[static_cast<std::int64_t>(unit) * p.blocks + block].decay;
+          const Step from(stage);
+          add(from, decay);
+          if (keeps_n()) advance_n(from, decay);
+        });
+    if (args.c_last != nullptr) {
+      for_each([&](float& x, int row, int column) { args.c_last[natural(row, column)] = x; });
+    }
+    if (keeps_n() && args.n_last != nullptr) args.n_last[n_index(unit)] = n;
+  }
+};
+
+template <bool forward>
+__global__ void __launch_bounds__(kPipeThreads, 2)
+    pipelined_states_kernel(Problem p, int dv_tiles, int dqk_tiles, TiledStateArgs<bf16> args) {
+  extern __shared__ __align__(128) std::byte stages[];
+  States<forward>(p, args, dv_tiles, dqk_tiles).run(stages);
+}
+
+}  // namespace
+
+bool pipeline_takes(const Stream& stream, const Problem& p, int chunk_blocks,
+                    std::initializer_list<const void*> addresses) {
+  constexpr std::size_t kStatic = kSide * sizeof(float);  // pipelined_out_kernel's
+  constexpr int kSize = Vector<bf16>::kSize;
+  if (most_special.load() < Kernels::kPipelined) return false;
+  if (chunk_blocks != kChunkBlocks || p.dqk % kSize != 0 || p.dv % kSize != 0) return false;
+  if (stream.info().shared_per_block < kPipeSharedBytes + kStatic) return false;
+  for (const void* address : addresses) {
+    if (address == nullptr || !carousel::cuda::aligned16(address)) return false;
+  }
+  return true;
+}
+
+void launch_pipelined_states(const Stream& stream, const Problem& p, bool forward,
+                             const TiledStateArgs<bf16>& args) {
+  const int dv_tiles = (p.dv + kSide - 1) / kSide;
+  const int dqk_tiles = (p.dqk + kSide - 1) / kSide;
+  launch(forward ? "mlstm_pipelined_states_fwd" : "mlstm_pipelined_states_bwd", stream,
+         {.grid = dim3(grid_size(static_cast<std::int64_t>(p.units()) * dv_tiles * dqk_tiles, 1)),
+          .block = kPipeThreads,
+          .shared_bytes = kPipeSharedBytes},
+         forward ? pipelined_states_kernel<true> : pipelined_states_kernel<false>, p, dv_tiles,
+         dqk_tiles, args);
+}
+
+}  // namespace carousel::mlstm::cuda
