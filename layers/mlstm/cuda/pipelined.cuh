@@ -12,8 +12,9 @@ inline constexpr int kPipeThreads = 256;
 inline constexpr int kPipeStages = 3;
 inline constexpr int kStageBytes = 33536;  // three fit wherever a block may have 99 KiB
 inline constexpr std::size_t kPipeSharedBytes = std::size_t{kPipeStages} * kStageBytes;
-inline constexpr int kSide = kChunk;  // rows and columns of a result
-inline constexpr int kStep = 32;      // terms of its sums that a step adds
+inline constexpr int kSide = kChunk;                   // rows and columns of a result
+inline constexpr int kStep = 32;                       // terms of its sums that a step adds
+inline constexpr int kMostStride = (1 << 30) / kSide;  // between the rows of a tile
 
 /// Rows of `width` numbers in shared memory. Their 16-byte vectors are permuted so that those that
 /// ldmatrix reads at once, of eight rows, lie in different banks.
@@ -45,7 +46,9 @@ __device__ void copy_tile(const PipeTile<width>& to, const TileSource<__nv_bfloa
     const int r = at / kPerRow;
     const int v = at % kPerRow;
     const bool valid = r < from.rows && v * kSize < from.columns;
-    copy_vector(to.at(r, v), from.data + (valid ? r * from.stride + v * kSize : 0), valid);
+    // A tile's rows are less than 2^31 elements apart: kMostStride.
+    const int offset = valid ? r * static_cast<int>(from.stride) + v * kSize : 0;
+    copy_vector(to.at(r, v), from.data + offset, valid);
   }
 }
 
@@ -113,17 +116,62 @@ struct WideAccumulators {
   }
 };
 
+/// A lane has a word of each of four tiles; of the tile that is its place among four lanes it gets
+/// all lanes' words.
+__device__ __forceinline__ void transpose_quad(std::uint32_t (&w)[4]) {
+  const bool odd = threadIdx.x % 2 != 0;
+  const bool upper = threadIdx.x / 2 % 2 != 0;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const std::uint32_t got = __shfl_xor_sync(kFullWarp, odd ? w[i] : w[i + 1], 1);
+    w[i] = odd ? got : w[i];
+    w[i + 1] = odd ? w[i + 1] : got;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t got = __shfl_xor_sync(kFullWarp, upper ? w[i] : w[i + 2], 2);
+    w[i] = upper ? got : w[i];
+    w[i + 2] = upper ? w[i + 2] : got;
+  }
+}
+/// Writes a row's neighbouring tiles of eight columns, `tiles` of them, a multiple of four, from
+/// accumulators: pair(tile) is this lane's two numbers. `width` columns exist. All lanes call it;
+/// those without `valid` write nothing.
+template <int tiles, class Pair>
+__device__ __forceinline__ void store_row(__nv_bfloat16* row, int width, bool valid, Pair&& pair) {
+#pragma unroll
+  for (int j = 0; j < tiles; j += 4) {
+    std::uint32_t w[4] = {pair(j), pair(j + 1), pair(j + 2), pair(j + 3)};
+    transpose_quad(w);
+    const int column = 8 * (j + static_cast<int>(threadIdx.x) % 4);
+    if (valid && column < width) {
+      *reinterpret_cast<uint4*>(row + column) = uint4{w[0], w[1], w[2], w[3]};
+    }
+  }
+}
+
+/// This thread's warp, known to the compiler to be the same for all its threads.
+__device__ __forceinline__ int warp_index() {
+  return __shfl_sync(kFullWarp, static_cast<int>(threadIdx.x) / 32, 0);
+}
+
+/// Two neighbours of an array; `at` is even.
+__device__ __forceinline__ float2 load_pair(const float* x, int at) {
+  return *reinterpret_cast<const float2*>(x + at);
+}
+
 /// The rows of a chunk that a warp has, their scores with the chunk's tokens, and a result.
 /// `earlier`: rows see the tokens up to themselves; else those from themselves on.
 template <bool earlier>
 struct ChunkRows {
   static constexpr int kGroups = kSide / 16;
+  static constexpr int kBlockGroups = kGroups / kChunkBlocks;
   int group;  // which 16 rows. Warps w and w + 4 share a scheduler, and these rows see as many
               // tokens for every w.
   WideAccumulators scores, out;
 
   __device__ ChunkRows() {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int warp = warp_index();
     group = warp < kGroups / 2 ? warp : 3 * kGroups / 2 - 1 - warp;
   }
   /// Row of the chunk.
@@ -131,50 +179,39 @@ struct ChunkRows {
     return 16 * group + static_cast<int>(threadIdx.x) % 32 / 4 + 8 * h;
   }
   /// Which of the chunk's two blocks the rows are in.
-  __device__ int block() const { return group / (kGroups / 2); }
-  /// Whether some of the rows see some of the tokens 16n …
+  __device__ int block() const { return group / kBlockGroups; }
+  /// Whether some of the rows see some of the tokens of a block, and of 16n …
+  __device__ bool sees_block(int b) const { return earlier ? b <= block() : b >= block(); }
   __device__ bool sees(int n) const { return earlier ? n <= group : n >= group; }
 
   /// Adds rows · columnsᵀ, of one step, to the scores, and rows · factors to the result.
-  template <bool factor_rows_are_n, int width, class... Tiles>
+  template <bool factor_rows_are_n, class... Tiles>
   __device__ __forceinline__ void add_step(const PipeTile<kStep>& rows,
                                            const PipeTile<kStep>& columns,
-                                           const PipeTile<width>& factors, const Tiles&... more) {
+                                           const Tiles&... factors) {
 #pragma unroll
     for (int k = 0; k < kStep / 16; ++k) {
-      std::uint32_t a[4], b[4];
+      std::uint32_t a[4];
       load_rows(a, rows, group, k);
 #pragma unroll
-      for (int n = 0; n < kGroups; ++n) {
-        if (sees(n)) {
-          load_factors<true>(b, columns, n, k);
-          scores.add(a, b, n);
+      for (int b = 0; b < kChunkBlocks; ++b) {
+        // Whole blocks, so that there is much to do between branches.
+        if (sees_block(b)) {
+          add_factors<true, kBlockGroups>(scores, a, columns, b * kBlockGroups, k);
         }
-        load_factors<factor_rows_are_n>(b, factors, n, k);
-        out.add(a, b, n);
-        ((load_factors<factor_rows_are_n>(b, more, n, k), out.add(a, b, n)), ...);
       }
+      (add_factors<factor_rows_are_n, kGroups>(out, a, factors, 0, k), ...);
     }
   }
 
-  /// Makes the scores weight(score, row, token, block of the token), with rows and tokens counted
-  /// within their blocks; visit(score, h) follows.
-  template <class Weight, class Visit>
-  __device__ void weigh(Weight&& weight, Visit&& visit) {
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      if (!sees(n)) continue;
-#pragma unroll
-      for (int j = 2 * n; j < 2 * n + 2; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int token = WideAccumulators::column(j) + i % 2;
-          float& x = scores.x[j][i];
-          x = weight(x, row(i / 2) % kBlock, token % kBlock, n / (kGroups / 2));
-          visit(x, i / 2);
-        }
-      }
-    }
+  /// Makes each score combine(score, h, e, more, w), with w what the earlier of row h and the token
+  /// weighs in the later one, and `more` = load(block, token), of the token pair that e tells
+  /// apart. `g` are the chunk's blocks. Nothing is loaded under a condition: loads then wait for
+  /// each other.
+  template <class Load, class Combine>
+  __device__ __forceinline__ void weigh(const GateBlock* g, Load&& load, Combine&& combine) {
+    if (sees_block(0)) weigh_block<0>(g, load, combine);
+    if (sees_block(1)) weigh_block<1>(g, load, combine);
   }
 
   /// Adds scores · values to the result, with values stored [token][column].
@@ -186,12 +223,7 @@ struct ChunkRows {
       const float* y = scores.x[2 * k + 1];
       const std::uint32_t a[4] = {detail::pack_bf16(x[0], x[1]), detail::pack_bf16(x[2], x[3]),
                                   detail::pack_bf16(y[0], y[1]), detail::pack_bf16(y[2], y[3])};
-#pragma unroll
-      for (int n = 0; n < kGroups; ++n) {
-        std::uint32_t b[4];
-        load_factors<false>(b, values, n, k);
-        out.add(a, b, n);
-      }
+      add_factors<false, kGroups>(out, a, values, 0, k);
     }
   }
 
@@ -200,16 +232,75 @@ struct ChunkRows {
   __device__ void store(RowAt&& row_at, int left, int width, int rows) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      if (row(h) >= rows) continue;
-      __nv_bfloat16* const to = row_at(row(h));
+      const bool valid = row(h) < rows;
+      store_row<kSide / 8>(row_at(valid ? row(h) : 0) + left, width - left, valid, [&](int j) {
+        return detail::pack_bf16(out.x[j][2 * h], out.x[j][2 * h + 1]);
+      });
+    }
+  }
+
+ private:
+  template <int b, class Load, class Combine>
+  __device__ __forceinline__ void weigh_block(const GateBlock* g, Load& load, Combine& combine) {
+    const GateBlock& own = g[block()];
+    const GateBlock& theirs = g[b];
+    const int r[2] = {row(0) % kBlock, row(1) % kBlock};
+    if (b != block()) {
+      const float* const factors = earlier ? own.carry : own.to_state;
+      const float factor[2] = {factors[r[0]], factors[r[1]]};
 #pragma unroll
-      for (int j = 0; j < kSide / 8; ++j) {
-        const int c = left + WideAccumulators::column(j);
-        if (c < width) {
-          *reinterpret_cast<std::uint32_t*>(to + c) =
-              detail::pack_bf16(out.x[j][2 * h], out.x[j][2 * h + 1]);
+      for (int j = 0; j < 2 * kBlockGroups; ++j) {
+        const int token = WideAccumulators::column(j);
+        const float2 f = load_pair(earlier ? theirs.to_state : theirs.carry, token);
+        const auto more = load(b, token);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float& x = scores.x[2 * kBlockGroups * b + j][i];
+          x = combine(x, i / 2, i % 2, more, factor[i / 2] * (i % 2 == 0 ? f.x : f.y));
         }
       }
+      return;
+    }
+    // The remainder is the later one's, the input the earlier one's.
+    const float* const exponents = earlier ? own.remainder : own.input;
+    const float exponent[2] = {exponents[r[0]], exponents[r[1]]};
+    const float cumulative[2] = {own.cumulative[r[0]], own.cumulative[r[1]]};
+    const int first[2] = {own.first[r[0]], own.first[r[1]]};
+#pragma unroll
+    for (int j = 0; j < 2 * kBlockGroups; ++j) {
+      const int token = WideAccumulators::column(j);
+      const float2 c = load_pair(own.cumulative, token);
+      const float2 y = load_pair(earlier ? own.input : own.remainder, token);
+      const int2 from = *reinterpret_cast<const int2*>(own.first + token);
+      const auto more = load(b, token);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int h = i / 2;
+        const bool odd = i % 2 != 0;
+        const int t = token + i % 2;
+        const float high = odd ? c.y : c.x;
+        const float theirs_exponent = odd ? y.y : y.x;
+        const float power = earlier ? ((cumulative[h] - high) + exponent[h]) + theirs_exponent
+                                    : ((high - cumulative[h]) + theirs_exponent) + exponent[h];
+        const bool visible =
+            earlier ? t <= r[h] && t >= first[h] : t >= r[h] && r[h] >= (odd ? from.y : from.x);
+        float& x = scores.x[2 * kBlockGroups * b + j][i];
+        x = combine(x, h, i % 2, more, visible ? exponential(power, __nv_bfloat16()) : 0.0f);
+      }
+    }
+  }
+
+  /// acc += a · B over 16 terms, at columns 16·first …, 16·count of them.
+  template <bool rows_are_n, int count, int width>
+  static __device__ __forceinline__ void add_factors(WideAccumulators& acc,
+                                                     const std::uint32_t (&a)[4],
+                                                     const PipeTile<width>& tile, int first,
+                                                     int k) {
+#pragma unroll
+    for (int n = 0; n < count; ++n) {
+      std::uint32_t b[4];
+      load_factors<rows_are_n>(b, tile, first + n, k);
+      acc.add(a, b, first + n);
     }
   }
 };

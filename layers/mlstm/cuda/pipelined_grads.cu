@@ -96,17 +96,24 @@ struct Grads {
         });
     weigh_state();
     const float state_sums[2] = {row_sum(0), row_sum(1)};
-    const int block = mine.block();
+    float weight[2], delta[2];  // of the rows that are queries
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      weight[h] = d[mine.block()].weight[mine.row(h) % kBlock];
+      delta[h] = d[mine.block()].delta[mine.row(h) % kBlock];
+    }
     mine.weigh(
-        [&](float score, int row, int token, int other) {
-          const TokenWeights<bf16> weights{queries ? g[block] : g[other],
-                                           queries ? g[other] : g[block], other == block, 1.0f};
-          const GradBlock& q = d[queries ? block : other];
-          const int query = queries ? row : token;
-          return fmaf(score, q.weight[query], q.delta[query]) *
-                 (queries ? weights(row, token) : weights(token, row));
+        g,
+        [&](int other, int token) {
+          return queries ? float4{}
+                         : float4{d[other].weight[token], d[other].weight[token + 1],
+                                  d[other].delta[token], d[other].delta[token + 1]};
         },
-        [](float, int) {});
+        [&](float score, int h, int e, float4 of_token, float w) {
+          if (queries) return fmaf(score, weight[h], delta[h]) * w;
+          return w * (e == 0 ? fmaf(score, of_token.x, of_token.z)
+                             : fmaf(score, of_token.y, of_token.w));
+        });
     mine.add_values(PipeTile<kSide>(last));
     const int first = at.chunk * kChunk;
     const std::int64_t part = static_cast<std::int64_t>(at.slice) * p.units() + at.unit;

@@ -16,22 +16,36 @@ constexpr int kTileBytes = kSide * kStep * static_cast<int>(sizeof(bf16));
 // The tiles of one step's stage.
 struct Step {
   PipeTile<kStep> rows, columns, state, rest;
+  float* n;  // of the step's columns
 
   __device__ explicit Step(std::byte* at)
-      : rows(at), columns(at + kTileBytes), state(at + 2 * kTileBytes), rest(at + 3 * kTileBytes) {}
+      : rows(at),
+        columns(at + kTileBytes),
+        state(at + 2 * kTileBytes),
+        rest(at + 3 * kTileBytes),
+        n(reinterpret_cast<float*>(at + 4 * kTileBytes)) {}
 };
+static_assert(4 * kTileBytes + kStep * static_cast<int>(sizeof(float)) <= kStageBytes);
+
+__device__ void copy_normal(const Step& to, const float* n, int columns) {
+  constexpr int kSize = Vector<float>::kSize;
+  const int at = static_cast<int>(threadIdx.x) * kSize;
+  if (at >= kStep) return;
+  const bool valid = at < columns;
+  copy_vector(to.n + at, valid ? n + at : n, valid);
+}
 
 // q·n of the row thread / 2, this thread's half of a step's columns.
-__device__ float add_normal(float sum, const PipeTile<kStep>& rows, const float* n, int columns) {
-  constexpr int kSize = Vector<bf16>::kSize;
+__device__ float add_normal(float sum, const Step& from) {
   const int row = static_cast<int>(threadIdx.x) / 2;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int vector = static_cast<int>(threadIdx.x) % 2 * 2 + i;
-    if (vector * kSize >= columns) continue;
-    const auto q = *reinterpret_cast<const Vector<bf16>*>(rows.at(row, vector));
+    const auto q = *reinterpret_cast<const Vector<bf16>*>(from.rows.at(row, vector));
 #pragma unroll
-    for (int e = 0; e < kSize; ++e) sum = fmaf(to_float(q.x[e]), n[vector * kSize + e], sum);
+    for (int e = 0; e < Vector<bf16>::kSize; ++e) {
+      sum = fmaf(to_float(q.x[e]), from.n[vector * Vector<bf16>::kSize + e], sum);
+    }
   }
   return sum;
 }
@@ -91,12 +105,13 @@ __global__ void __launch_bounds__(kPipeThreads, 1)
         copy_tile<kSide>(to.columns, at.tokens(p, args.columns, p.dqk, column));
         copy_tile<kSide>(to.state, state_tile(p, args.states + state, at.left(), column, true));
         copy_tile<kSide>(to.rest, state_tile(p, args.rests + state, at.left(), column, true));
+        if (forward) copy_normal(to, n + column, p.dqk - column);
       },
       [&](int s, std::byte* stage) {
         if (s == products) return;
         const Step from(stage);
         mine.template add_step<true>(from.rows, from.columns, from.state, from.rest);
-        if (forward) normal = add_normal(normal, from.rows, n + s * kStep, p.dqk - s * kStep);
+        if (forward) normal = add_normal(normal, from);
       });
 
   const int block = mine.block();
@@ -105,13 +120,15 @@ __global__ void __launch_bounds__(kPipeThreads, 1)
   mine.out.for_each([&](float& x, int, int h, int) { x *= carried[h]; });
   float row_sums[2] = {0.0f, 0.0f};
   mine.weigh(
-      [&](float score, int row, int token, int other) {
-        const TokenWeights<bf16> weights{forward ? g[block] : g[other],
-                                         forward ? g[other] : g[block], other == block, 1.0f};
-        return score *
-               (forward ? weights(row, token) : weights(token, row) * d[other].weight[token]);
+      g,
+      [&](int other, int token) {
+        return forward ? float2{1.0f, 1.0f} : load_pair(d[other].weight, token);
       },
-      [&](float score, int h) { row_sums[h] += score; });
+      [&](float score, int h, int e, float2 weight, float w) {
+        score *= forward ? w : w * (e == 0 ? weight.x : weight.y);
+        row_sums[h] += score;
+        return score;
+      });
   mine.add_values(PipeTile<kSide>(last));
   if constexpr (forward) normalise(p, args, at, g, mine, row_sums, normal);
   const int first = at.chunk * kChunk;

@@ -1,5 +1,7 @@
 // States at chunk borders, 128 × 128 elements a CTA: State = decay·State + (values ⊙ update)ᵀ ·
 // columns, one block of tokens after the other.
+#include <algorithm>
+
 #include "core/cuda/dispatch.h"
 #include "core/cuda/launch.h"
 #include "layers/mlstm/cuda/choice.h"
@@ -18,13 +20,14 @@ constexpr int kTileBytes = kBlock * kSide * static_cast<int>(sizeof(bf16));
 // A block's tiles and factors, in one stage.
 struct Step {
   PipeTile<kSide> values, columns;  // [token][column]
-  float* factors[3];                // of each token; of GateBlock or GradBlock
+  float* factors[3];                // of each token: carry; to_state or weight; delta
 
   __device__ explicit Step(std::byte* at) : values(at), columns(at + kTileBytes) {
     float* const after = reinterpret_cast<float*>(at + 2 * kTileBytes);
 #pragma unroll
     for (int i = 0; i < 3; ++i) factors[i] = after + i * kBlock;
   }
+  __device__ float decay() const { return factors[0][kBlock - 1]; }
 };
 static_assert(2 * kTileBytes + 3 * kBlock * static_cast<int>(sizeof(float)) <= kStageBytes);
 
@@ -39,8 +42,8 @@ struct States {
   static constexpr int kRows = 2, kColumns = 8;  // of 16 and of 8, a warp
   const Problem& p;
   const TiledStateArgs<bf16>& args;
-  int unit, top, left;  // where this CTA's part of the state begins, in DV and DQK
-  int row0, column0;    // and this thread's first elements in it
+  int unit, top, left;      // where this CTA's part of the state begins, in DV and DQK
+  int warp, row0, column0;  // and this thread's first elements in it
   float state[kRows][kColumns][4] = {};
   float n = 0.0f;  // of the column threadIdx.x
 
@@ -51,10 +54,10 @@ struct States {
     unit = static_cast<int>(blockIdx.x) / (dv_tiles * dqk_tiles);
     top = tile / dqk_tiles * kSide;
     left = tile % dqk_tiles * kSide;
-    const int warp = static_cast<int>(threadIdx.x) / 32;
+    warp = warp_index();
     const int lane = static_cast<int>(threadIdx.x) % 32;
     row0 = warp % 4 * 32 + lane / 4;
-    column0 = warp / 4 * 64 + 2 * (lane % 4);
+    column0 = warp_column() + 2 * (lane % 4);
   }
 
   /// f(element, row, column) of all that lie within the state.
@@ -73,6 +76,7 @@ struct States {
       }
     }
   }
+  __device__ int warp_column() const { return warp / 4 * 8 * kColumns; }
   __device__ std::int64_t natural(int row, int column) const {
     return (static_cast<std::int64_t>(unit) * p.dqk + column) * p.dv + row;
   }
@@ -90,20 +94,18 @@ struct States {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int row = top + row0 + 16 * m + 8 * h;
-        if (row >= p.dv) continue;
-        const std::int64_t at = first + static_cast<std::int64_t>(row) * p.dqk;
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-          const int column = left + column0 + 8 * j;
-          if (column >= p.dqk) continue;
-          const float x = state[m][j][2 * h], y = state[m][j][2 * h + 1];
-          const std::uint32_t pair = detail::pack_bf16(x, y);
-          *reinterpret_cast<std::uint32_t*>(args.states + at + column) = pair;
-          if (args.rests != nullptr) {
-            *reinterpret_cast<std::uint32_t*>(args.rests + at + column) = detail::pack_bf16(
-                x - __uint_as_float(pair << 16), y - __uint_as_float(pair & 0xffff0000u));
-          }
-        }
+        const int column = left + warp_column();
+        const std::int64_t at = first + static_cast<std::int64_t>(row) * p.dqk + column;
+        const auto rounded = [&](int j) {
+          return detail::pack_bf16(state[m][j][2 * h], state[m][j][2 * h + 1]);
+        };
+        store_row<kColumns>(args.states + at, p.dqk - column, row < p.dv, rounded);
+        if (args.rests == nullptr) continue;
+        store_row<kColumns>(args.rests + at, p.dqk - column, row < p.dv, [&](int j) {
+          const std::uint32_t pair = rounded(j);
+          return detail::pack_bf16(state[m][j][2 * h] - __uint_as_float(pair << 16),
+                                   state[m][j][2 * h + 1] - __uint_as_float(pair & 0xffff0000u));
+        });
       }
     }
     if (keeps_n()) args.state_n[n_index(index)] = n;
@@ -120,16 +122,14 @@ struct States {
       const int at = (static_cast<int>(threadIdx.x) - i * (kBlock / kSize)) * kSize;
       if (at >= 0 && at < kBlock) copy_vector(to.factors[i] + at, from + at, true);
     };
-    copy_factors(0, forward ? g.to_state : g.carry);
-    if constexpr (!forward) {
-      copy_factors(1, args.grads[index].weight);
-      copy_factors(2, args.grads[index].delta);
-    }
+    copy_factors(0, g.carry);
+    copy_factors(1, forward ? g.to_state : args.grads[index].weight);
+    if (!forward) copy_factors(2, args.grads[index].delta);
   }
 
-  __device__ void add(const Step& from, float decay) {
+  __device__ void add(const Step& from) {
+    const float decay = from.decay();
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int warp = static_cast<int>(threadIdx.x) / 32;
 #pragma unroll
     for (int m = 0; m < kRows; ++m) {
 #pragma unroll
@@ -141,10 +141,10 @@ struct States {
 #pragma unroll
     for (int k = 0; k < kBlock / 16; ++k) {
       const auto weight = [&](int token) {
-        const float2 w = *reinterpret_cast<const float2*>(from.factors[0] + token);
-        if constexpr (forward) return w;
-        const float2 v = *reinterpret_cast<const float2*>(from.factors[1] + token);
-        return float2{w.x * v.x, w.y * v.y};
+        const float2 w = load_pair(from.factors[1], token);
+        if (forward) return w;
+        const float2 seen = load_pair(from.factors[0], token);
+        return float2{w.x * seen.x, w.y * seen.y};
       };
       const float2 low = weight(16 * k + 2 * (lane % 4));
       const float2 high = weight(16 * k + 2 * (lane % 4) + 8);
@@ -171,13 +171,13 @@ struct States {
     }
   }
 
-  __device__ void advance_n(const Step& from, float decay) {
+  __device__ void advance_n(const Step& from) {
     constexpr int kSize = Vector<bf16>::kSize;
     const int column = static_cast<int>(threadIdx.x);
-    n *= decay;
+    n *= from.decay();
 #pragma unroll 8
     for (int t = 0; t < kBlock; ++t) {
-      const float w = forward ? from.factors[0][t] : from.factors[0][t] * from.factors[2][t];
+      const float w = forward ? from.factors[1][t] : from.factors[0][t] * from.factors[2][t];
       n = fmaf(w, to_float(from.columns.at(t, column / kSize)[column % kSize]), n);
     }
   }
@@ -193,10 +193,9 @@ struct States {
         [&](int step, std::byte* stage) {
           const int block = block_at(step);
           if (step % kChunkBlocks == 0 && args.states != nullptr) save(block / kChunkBlocks);
-          const float decay = args.gates[static_cast<std::int64_t>(unit) * p.blocks + block].decay;
           const Step from(stage);
-          add(from, decay);
-          if (keeps_n()) advance_n(from, decay);
+          add(from);
+          if (keeps_n()) advance_n(from);
         });
     if (args.c_last != nullptr) {
       for_each([&](float& x, int row, int column) { args.c_last[natural(row, column)] = x; });
@@ -220,6 +219,7 @@ bool pipeline_takes(const Stream& stream, const Problem& p, int chunk_blocks,
   constexpr int kSize = Vector<bf16>::kSize;
   if (most_special.load() < Kernels::kPipelined) return false;
   if (chunk_blocks != kChunkBlocks || p.dqk % kSize != 0 || p.dv % kSize != 0) return false;
+  if (std::max(p.dqk, p.dv) > kMostStride / p.heads) return false;
   if (stream.info().shared_per_block < kPipeSharedBytes + kStatic) return false;
   for (const void* address : addresses) {
     if (address == nullptr || !carousel::cuda::aligned16(address)) return false;
