@@ -233,7 +233,7 @@ Variable Xlstm::mlstm_layer(const Block& block, const Variable& x, const Tensor&
   const std::int64_t heads = config_.mlstm.num_heads;
   const Shape by_head{x.dim(0), x.dim(1), heads, inner / heads};
   const std::vector<Variable> up =
-      split(linear(x, layer.up->variable, value_of(layer.up_bias)), {inner, inner});
+      linear(x, layer.up->variable, value_of(layer.up_bias), {inner, inner});
 
   mlstm::State initial;
   if (state != nullptr && !state->empty()) {
@@ -243,9 +243,8 @@ Variable Xlstm::mlstm_layer(const Block& block, const Variable& x, const Tensor&
   const Variable q = headwise_linear(convolved, layer.q->variable, value_of(layer.q_bias));
   const Variable k = headwise_linear(convolved, layer.k->variable, value_of(layer.k_bias));
   const Variable v = headwise_linear(up[0], layer.v->variable, value_of(layer.v_bias));
-  const auto [i, f] =
-      gate_linear(concat({q, k, v}), {layer.i_weight->variable, layer.f_weight->variable},
-                  {layer.i_bias->variable, layer.f_bias->variable});
+  const auto [i, f] = gate_linear({q, k, v}, {layer.i_weight->variable, layer.f_weight->variable},
+                                  {layer.i_bias->variable, layer.f_bias->variable});
   const mlstm::CellOptions options{
       .form = x.dim(1) == 1 ? mlstm::Form::kRecurrent : mlstm::Form::kChunkwise,
       .chunk_size = kChunkSize,
@@ -300,8 +299,7 @@ Xlstm::Stream Xlstm::run_block(const Block& block, const Stream& in, const Tenso
   const Variable mixed = slstm_layer(block, before.out, reset, options, state);
   const Normed between = residual_norm(before.sum, mixed, slstm->ffn_norm->variable, kNorm);
   const std::int64_t inner = ffn_dim(config_);
-  const std::vector<Variable> up =
-      split(linear(between.out, slstm->ffn_up->variable), {inner, inner});
+  const std::vector<Variable> up = linear(between.out, slstm->ffn_up->variable, {}, {inner, inner});
   const Variable down = linear(gated(up[0], up[1], Activation::kGelu), slstm->ffn_down->variable);
   return {between.sum, maybe_dropout(down, options)};
 }

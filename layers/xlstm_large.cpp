@@ -137,7 +137,7 @@ Variable XlstmLarge::mlstm_layer(const Block& block, const Variable& x, const Te
     return config_.gate_soft_cap > 0 ? soft_cap(gate, config_.gate_soft_cap) : gate;
   };
   const auto [i_raw, f_raw] =
-      gate_linear(x, {block.i_gate.weight->variable, block.f_gate.weight->variable},
+      gate_linear({x}, {block.i_gate.weight->variable, block.f_gate.weight->variable},
                   {block.i_gate.bias->variable, block.f_gate.bias->variable});
   const Variable i = capped(i_raw);
   const Variable f = capped(f_raw);

@@ -1,4 +1,4 @@
-// Block-diagonal linear layers and their bias, cutting and joining along the last dimension.
+// Block-diagonal linear layers and their bias, the learnable skip, and copies of columns.
 #pragma once
 
 #include "core/kernels/slot.h"
@@ -19,7 +19,7 @@ struct HeadwiseBackwardArgs {
 inline constinit KernelSlot<HeadwiseBackwardArgs> headwise_bwd{"headwise_bwd"};
 
 /// Copies columns: out[r, out_column + j] = x[r, x_column + j] for j < columns; x (R,·), out (R,·)
-/// of one dtype. Serves split, concat and their backwards.
+/// of one dtype.
 struct CopyColumnsArgs {
   Tensor x, out;
   std::int64_t x_column = 0, out_column = 0, columns = 0;

@@ -1,6 +1,8 @@
 // Checks at the door of every op. Messages read `[op] weight f32 (7, 5) on cpu against x …`.
 #pragma once
 
+#include <vector>
+
 #include "core/autograd/variable.h"
 #include "core/base/error.h"
 
@@ -16,6 +18,13 @@ void op_check(bool condition, const char* op, fmt::format_string<Args...> format
 
 inline std::string describe(const Variable& v) {
   return v.defined() ? describe(v.value()) : "undefined";
+}
+
+/// The shape with another last dimension.
+inline Shape with_last(const Shape& shape, std::int64_t last) {
+  std::vector<std::int64_t> dims(shape.dims().begin(), shape.dims().end());
+  dims.back() = last;
+  return Shape(dims);
 }
 
 /// `value` must be defined, floating and on the device of `x`.

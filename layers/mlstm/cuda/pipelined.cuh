@@ -36,13 +36,13 @@ __device__ __forceinline__ void copy_vector(void* to, const void* from, bool val
                "l"(from), "r"(valid ? 16 : 0)
                : "memory");
 }
-template <int rows, int width>
+template <int rows, int threads = kPipeThreads, int width>
 __device__ void copy_tile(const PipeTile<width>& to, const TileSource<__nv_bfloat16>& from) {
   constexpr int kSize = Vector<__nv_bfloat16>::kSize;
   constexpr int kPerRow = width / kSize;
 #pragma unroll
-  for (int i = 0; i < rows * kPerRow / kPipeThreads; ++i) {
-    const int at = static_cast<int>(threadIdx.x) + i * kPipeThreads;
+  for (int i = 0; i < rows * kPerRow / threads; ++i) {
+    const int at = static_cast<int>(threadIdx.x) + i * threads;
     const int r = at / kPerRow;
     const int v = at % kPerRow;
     const bool valid = r < from.rows && v * kSize < from.columns;
@@ -54,9 +54,9 @@ __device__ void copy_tile(const PipeTile<width>& to, const TileSource<__nv_bfloa
 
 /// Calls load(step, stage), which starts copies, two steps ahead of use(step, stage), where all
 /// threads see them. Returns the last step's stage, whose contents stay.
-template <class Load, class Use>
+template <int stage_bytes = kStageBytes, class Load, class Use>
 __device__ std::byte* pipeline(std::byte* stages, int steps, Load&& load, Use&& use) {
-  const auto stage = [&](int step) { return stages + step % kPipeStages * kStageBytes; };
+  const auto stage = [&](int step) { return stages + step % kPipeStages * stage_bytes; };
 #pragma unroll
   for (int s = 0; s < kPipeStages - 1; ++s) {
     if (s < steps) load(s, stage(s));

@@ -1,4 +1,4 @@
-// States at chunk borders, 128 × 128 elements a CTA: State = decay·State + (values ⊙ update)ᵀ ·
+// States at chunk borders, 64 × 128 elements a CTA: State = decay·State + (values ⊙ update)ᵀ ·
 // columns, one block of tokens after the other.
 #include <algorithm>
 
@@ -15,21 +15,28 @@ using carousel::cuda::launch;
 using carousel::cuda::Stream;
 using bf16 = __nv_bfloat16;
 
-constexpr int kTileBytes = kBlock * kSide * static_cast<int>(sizeof(bf16));
+// Small enough that several CTAs a multiprocessor share the work evenly.
+constexpr int kThreads = kSide;  // one a column of n
+constexpr int kTop = 64;         // rows of the state, in DV
+constexpr int kValueBytes = kBlock * kTop * static_cast<int>(sizeof(bf16));
+constexpr int kColumnBytes = kBlock * kSide * static_cast<int>(sizeof(bf16));
+constexpr int kFactorBytes = 3 * kBlock * static_cast<int>(sizeof(float));
+constexpr int kStateStage = kValueBytes + kColumnBytes + kFactorBytes;
 
 // A block's tiles and factors, in one stage.
 struct Step {
-  PipeTile<kSide> values, columns;  // [token][column]
-  float* factors[3];                // of each token: carry; to_state or weight; delta
+  PipeTile<kTop> values;    // [token][column]
+  PipeTile<kSide> columns;  // the same
+  float* factors[3];        // of each token: carry; to_state or weight; delta
 
-  __device__ explicit Step(std::byte* at) : values(at), columns(at + kTileBytes) {
-    float* const after = reinterpret_cast<float*>(at + 2 * kTileBytes);
+  __device__ explicit Step(std::byte* at) : values(at), columns(at + kValueBytes) {
+    float* const after = reinterpret_cast<float*>(at + kValueBytes + kColumnBytes);
 #pragma unroll
     for (int i = 0; i < 3; ++i) factors[i] = after + i * kBlock;
   }
   __device__ float decay() const { return factors[0][kBlock - 1]; }
 };
-static_assert(2 * kTileBytes + 3 * kBlock * static_cast<int>(sizeof(float)) <= kStageBytes);
+static_assert(kStateStage <= kStageBytes);
 
 // Two neighbouring numbers, each times its own weight.
 __device__ __forceinline__ std::uint32_t weighted(std::uint32_t pair, float2 weight) {
@@ -52,11 +59,11 @@ struct States {
       : p(problem), args(a) {
     const int tile = static_cast<int>(blockIdx.x) % (dv_tiles * dqk_tiles);
     unit = static_cast<int>(blockIdx.x) / (dv_tiles * dqk_tiles);
-    top = tile / dqk_tiles * kSide;
+    top = tile / dqk_tiles * kTop;
     left = tile % dqk_tiles * kSide;
     warp = warp_index();
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    row0 = warp % 4 * 32 + lane / 4;
+    row0 = warp % 2 * 32 + lane / 4;
     column0 = warp_column() + 2 * (lane % 4);
   }
 
@@ -76,13 +83,13 @@ struct States {
       }
     }
   }
-  __device__ int warp_column() const { return warp / 4 * 8 * kColumns; }
+  __device__ int warp_column() const { return warp / 2 * 8 * kColumns; }
   __device__ std::int64_t natural(int row, int column) const {
     return (static_cast<std::int64_t>(unit) * p.dqk + column) * p.dv + row;
   }
   __device__ int n_column() const { return left + static_cast<int>(threadIdx.x); }
   /// The CTAs of DV tile 0 keep n, one column a thread.
-  __device__ bool keeps_n() const { return top == 0 && threadIdx.x < kSide && n_column() < p.dqk; }
+  __device__ bool keeps_n() const { return top == 0 && n_column() < p.dqk; }
   __device__ std::int64_t n_index(std::int64_t of) const { return of * p.dqk + n_column(); }
 
   // What rounding leaves goes to the rests.
@@ -113,8 +120,10 @@ struct States {
 
   __device__ void load(int block, std::byte* stage) const {
     const Step to(stage);
-    copy_tile<kBlock>(to.values, token_tile(p, args.values, p.dv, unit, block, top, true));
-    copy_tile<kBlock>(to.columns, token_tile(p, args.columns, p.dqk, unit, block, left, true));
+    copy_tile<kBlock, kThreads>(to.values,
+                                token_tile(p, args.values, p.dv, unit, block, top, true));
+    copy_tile<kBlock, kThreads>(to.columns,
+                                token_tile(p, args.columns, p.dqk, unit, block, left, true));
     const std::int64_t index = static_cast<std::int64_t>(unit) * p.blocks + block;
     const GateBlock& g = args.gates[index];
     const auto copy_factors = [&](int i, const float* from) {
@@ -152,7 +161,7 @@ struct States {
 #pragma unroll
       for (int m = 0; m < kRows; ++m) {
         detail::load_matrices<true>(a[m], from.values.at(16 * k + lane / 16 * 8 + lane % 8,
-                                                         warp % 4 * 4 + 2 * m + lane / 8 % 2));
+                                                         warp % 2 * 4 + 2 * m + lane / 8 % 2));
         a[m][0] = weighted(a[m][0], low);
         a[m][1] = weighted(a[m][1], low);
         a[m][2] = weighted(a[m][2], high);
@@ -161,7 +170,7 @@ struct States {
 #pragma unroll
       for (int j = 0; j < kColumns / 2; ++j) {
         std::uint32_t b[4];
-        load_factors<false>(b, from.columns, warp / 4 * 4 + j, k);
+        load_factors<false>(b, from.columns, warp / 2 * 4 + j, k);
 #pragma unroll
         for (int m = 0; m < kRows; ++m) {
           detail::mma_bf16(state[m][2 * j], a[m], b[0], b[1]);
@@ -188,7 +197,7 @@ struct States {
     }
     if (keeps_n() && args.n_first != nullptr) n = args.n_first[n_index(unit)];
     const auto block_at = [&](int step) { return forward ? step : p.blocks - 1 - step; };
-    pipeline(
+    pipeline<kStateStage>(
         stages, p.blocks, [&](int step, std::byte* stage) { load(block_at(step), stage); },
         [&](int step, std::byte* stage) {
           const int block = block_at(step);
@@ -205,7 +214,7 @@ struct States {
 };
 
 template <bool forward>
-__global__ void __launch_bounds__(kPipeThreads, 2)
+__global__ void __launch_bounds__(kThreads, 3)
     pipelined_states_kernel(Problem p, int dv_tiles, int dqk_tiles, TiledStateArgs<bf16> args) {
   extern __shared__ __align__(128) std::byte stages[];
   States<forward>(p, args, dv_tiles, dqk_tiles).run(stages);
@@ -229,12 +238,12 @@ bool pipeline_takes(const Stream& stream, const Problem& p, int chunk_blocks,
 
 void launch_pipelined_states(const Stream& stream, const Problem& p, bool forward,
                              const TiledStateArgs<bf16>& args) {
-  const int dv_tiles = (p.dv + kSide - 1) / kSide;
+  const int dv_tiles = (p.dv + kTop - 1) / kTop;
   const int dqk_tiles = (p.dqk + kSide - 1) / kSide;
   launch(forward ? "mlstm_pipelined_states_fwd" : "mlstm_pipelined_states_bwd", stream,
          {.grid = dim3(grid_size(static_cast<std::int64_t>(p.units()) * dv_tiles * dqk_tiles, 1)),
-          .block = kPipeThreads,
-          .shared_bytes = kPipeSharedBytes},
+          .block = kThreads,
+          .shared_bytes = std::size_t{kPipeStages} * kStateStage},
          forward ? pipelined_states_kernel<true> : pipelined_states_kernel<false>, p, dv_tiles,
          dqk_tiles, args);
 }

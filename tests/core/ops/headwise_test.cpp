@@ -130,50 +130,6 @@ TEST(Headwise, RefusesMismatchedShapes) {
             "[headwise_linear] bias f32 (4) on cpu against an output f32 (2, 8) on cpu");
 }
 
-TEST(SplitAndConcat, AreInverse) {
-  const Variable x = normal({3, 2, 9});
-  const std::vector<Variable> pieces = split(x, {2, 6, 1});
-  EXPECT_EQ(pieces[1].shape(), (Shape{3, 2, 6}));
-  const auto all = x.value().to_vector<float>();
-  EXPECT_EQ(pieces[0].value().to_vector<float>()[2], all[9]);
-  EXPECT_EQ(pieces[2].value().to_vector<float>()[5], all[53]);
-  EXPECT_EQ(concat(pieces).value().to_vector<float>(), all);
-  const Variable narrow = to_dtype(x, DType::kBF16);
-  EXPECT_EQ(to_doubles(concat(split(narrow, {4, 5})).value()), to_doubles(narrow.value()));
-}
-
-TEST(SplitAndConcat, GradientsMatchDifferencesEvenOfAPieceNotUsed) {
-  const auto cut = [](const std::vector<Variable>& v) {
-    const auto pieces = split(v[0], {2, 3, 1});
-    return std::vector<Variable>{scaled(pieces[0], 2.0), scaled(pieces[2], 3.0)};
-  };
-  const auto first = gradcheck(cut, {random_normal<double>({2, 2, 6}, 1)});
-  EXPECT_TRUE(first.ok) << first.report;
-  const auto join = [](const std::vector<Variable>& v) {
-    return std::vector<Variable>{concat({v[0], v[1], v[0]})};
-  };
-  const auto second =
-      gradcheck(join, {random_normal<double>({2, 2, 3}, 1), random_normal<double>({2, 2, 1}, 2)});
-  EXPECT_TRUE(second.ok) << second.report;
-}
-
-TEST(SplitAndConcat, RefuseWhatDoesNotFit) {
-  EXPECT_EQ(message_of<UsageError>([] {
-              split(normal({2, 6}), {2, 3});
-            }),
-            "[split] pieces (2, 3) of x f32 (2, 6) on cpu");
-  EXPECT_EQ(message_of<UsageError>([] {
-              split(normal({2, 6}), {7, -1});
-            }),
-            "[split] a piece of size -1 from x f32 (2, 6) on cpu");
-  EXPECT_EQ(message_of<UsageError>([] { concat({}); }), "[concat] no pieces");
-  EXPECT_EQ(message_of<UsageError>([] {
-              concat({normal({2, 6}), normal({3, 6})});
-            }),
-            "[concat] piece 1 f32 (3, 6) on cpu against piece 0 f32 (2, 6) on cpu");
-  EXPECT_THROW(concat({normal({2, 6}), to_dtype(normal({2, 6}), DType::kBF16)}), UsageError);
-}
-
 TEST(Skip, MatchesItsDefinitionAndGradientsMatchDifferences) {
   const Variable a = normal({3, 5});
   const Variable b(random_normal<float>({3, 5}, 2));
