@@ -59,15 +59,15 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) gate_linear_fwd_kernel(Forwa
   int buffer = 0;
   for (std::int64_t left = 0; left < p.columns; left += kColumns, buffer ^= 1) {
     const std::int64_t c = left + lane * kWidth;
-    float w[kWidth] = {};
-    if (c < p.columns) load(weight + c, w);
-    store(weights[buffer][warp] + lane * kWidth, w);
-    __syncthreads();  // and all are done with the other buffer
     float x[kRows][kWidth] = {};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (first + r < p.rows && c < p.columns) load(p.x + (first + r) * p.columns + c, x[r]);
     }
+    float w[kWidth] = {};
+    if (c < p.columns) load(weight + c, w);
+    store(weights[buffer][warp] + lane * kWidth, w);
+    __syncthreads();  // and all are done with the other buffer
 #pragma unroll
     for (int o = 0; o < kTile; ++o) {
       load(weights[buffer][o] + lane * kWidth, w);
@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     if (tile > 0) __syncthreads();
 #pragma unroll
     for (int i = thread; i < kTile * kBlockRows; i += kWarps * kWarp) {
-      gradients[i % kTile][i / kTile] =
-          outputs.gradient(tile + i % kTile, block_first + i / kTile, rows);
+      gradients[i / kBlockRows][i % kBlockRows] =
+          outputs.gradient(tile + i / kBlockRows, block_first + i % kBlockRows, rows);
     }
     __syncthreads();
     if (column >= columns) continue;
@@ -163,22 +163,25 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   const std::int64_t tile = std::int64_t{blockIdx.z} * kTile;
   float sum[kTile][kWidth] = {};
   for (std::int64_t base = begin; base < end; base += kBlockRows) {
+    float values[kRows][kWidth] = {};  // on their way while the gradients come
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const std::int64_t r = base + i * kWarps + threadIdx.y;
+      if (r < end && column < columns) load(x + r * columns + column, values[i]);
+    }
     if (base > begin) __syncthreads();
 #pragma unroll
     for (int i = thread; i < kTile * kBlockRows; i += kWarps * kWarp) {
       gradients[i / kTile][i % kTile] = outputs.gradient(tile + i % kTile, base + i / kTile, end);
     }
     __syncthreads();
-    if (column >= columns) continue;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int r = i * kWarps + static_cast<int>(threadIdx.y);
-      float values[kWidth] = {};
-      if (base + r < end) load(x + (base + r) * columns + column, values);
 #pragma unroll
       for (int o = 0; o < kTile; ++o) {
+        const float d = gradients[i * kWarps + threadIdx.y][o];
 #pragma unroll
-        for (int e = 0; e < kWidth; ++e) sum[o][e] += gradients[r][o] * values[e];
+        for (int e = 0; e < kWidth; ++e) sum[o][e] += d * values[i][e];
       }
     }
   }

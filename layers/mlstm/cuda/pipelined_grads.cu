@@ -49,26 +49,50 @@ struct Grads {
       normals[h] = queries ? seen * d[mine.block()].delta[row] : seen;
     }
     const float* const n = args.state_n + at.state_index(p) * p.dqk;
-    mine.out.for_each([&](float& x, int j, int h, int e) {
-      const int c = at.left() + WideAccumulators::column(j) + e;
-      x = fmaf(x, weights[h], c < p.dqk ? normals[h] * n[c] : 0.0f);
-    });
+#pragma unroll
+    for (int j = 0; j < kSide / 8; ++j) {
+      const int c = at.left() + WideAccumulators::column(j);
+      const float2 pair = load_pair(n, c < p.dqk ? c : 0);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float of_column = c >= p.dqk ? 0.0f : i % 2 == 0 ? pair.x : pair.y;
+        float& x = mine.out.x[j][i];
+        x = fmaf(x, weights[i / 2], normals[i / 2] * of_column);
+      }
+    }
   }
 
-  /// Σ own·grad over this CTA's columns of the thread's row h, in its four threads.
-  __device__ float row_sum(int h) {
-    const int token = at.chunk * kChunk + mine.row(h);
-    float sum = 0.0f;
-    if (token < p.time) {
-      const bf16* const row = args.own + p.row(at.unit, token) * p.dqk;
+  /// This CTA's columns of the thread's rows of q, or k: pairs of bf16, zero where there are none.
+  /// All are loaded at once, and used twice.
+  struct Own {
+    std::uint32_t pairs[2][kSide / 8];
+  };
+  __device__ Own load_own() const {
+    Own own;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int token = at.chunk * kChunk + mine.row(h);
+      const bool exists = token < p.time;
+      const bf16* const row = args.own + p.row(at.unit, exists ? token : 0) * p.dqk;
 #pragma unroll
       for (int j = 0; j < kSide / 8; ++j) {
         const int c = at.left() + WideAccumulators::column(j);
-        if (c >= p.dqk) continue;
-        const float2 own = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(row + c));
-        sum = fmaf(own.x, mine.out.x[j][2 * h], sum);
-        sum = fmaf(own.y, mine.out.x[j][2 * h + 1], sum);
+        const bool valid = exists && c < p.dqk;
+        const auto pair = *reinterpret_cast<const std::uint32_t*>(row + (valid ? c : 0));
+        own.pairs[h][j] = valid ? pair : 0;
       }
+    }
+    return own;
+  }
+
+  /// Σ own·grad over this CTA's columns of the thread's row h, in its four threads.
+  __device__ float row_sum(const Own& own, int h) const {
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kSide / 8; ++j) {
+      const std::uint32_t pair = own.pairs[h][j];
+      sum = fmaf(__uint_as_float(pair << 16), mine.out.x[j][2 * h], sum);
+      sum = fmaf(__uint_as_float(pair & 0xffff0000u), mine.out.x[j][2 * h + 1], sum);
     }
     sum += __shfl_xor_sync(kFullWarp, sum, 1);
     return sum + __shfl_xor_sync(kFullWarp, sum, 2);
@@ -94,8 +118,9 @@ struct Grads {
           const Step from(stage);
           mine.template add_step<false>(from.rows, from.columns, from.state);
         });
+    const Own own = load_own();
     weigh_state();
-    const float state_sums[2] = {row_sum(0), row_sum(1)};
+    const float state_sums[2] = {row_sum(own, 0), row_sum(own, 1)};
     float weight[2], delta[2];  // of the rows that are queries
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -119,7 +144,7 @@ struct Grads {
     const std::int64_t part = static_cast<std::int64_t>(at.slice) * p.units() + at.unit;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const float sum = row_sum(h) - state_sums[h];
+      const float sum = row_sum(own, h) - state_sums[h];
       if (threadIdx.x % 4 == 0) {
         args.own_sums[part * p.padded_time() + first + mine.row(h)] = sum;
         args.state_sums[part * p.padded_time() + first + mine.row(h)] = state_sums[h];
