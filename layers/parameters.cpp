@@ -47,13 +47,11 @@ Init init_linspace(double first, double last, std::int64_t count) {
 
 Parameter& ParameterSet::add(ParameterSpec spec) {
   CAROUSEL_CHECK(!materialised(), "parameter '{}' added after materialise()", spec.name);
-  CAROUSEL_CHECK(std::ranges::none_of(parameters_,
-                                      [&](const Parameter& p) { return p.spec.name == spec.name; }),
-                 "two parameters named '{}'", spec.name);
-  Parameter p;
+  CAROUSEL_CHECK(!by_name_.contains(spec.name), "two parameters named '{}'", spec.name);
+  Parameter& p = parameters_.emplace_back();
   p.spec = std::move(spec);
-  parameters_.push_back(std::move(p));
-  return parameters_.back();
+  by_name_.emplace(p.spec.name, &p);
+  return p;
 }
 
 void ParameterSet::lay_out(int pieces) {
@@ -161,10 +159,9 @@ void ParameterSet::refresh_compute() {
 void ParameterSet::zero_grad() { grad_.zero_(); }
 
 const Parameter& ParameterSet::at(std::string_view name) const {
-  const auto it =
-      std::ranges::find_if(parameters_, [&](const Parameter& p) { return p.spec.name == name; });
-  CAROUSEL_CHECK(it != parameters_.end(), "no parameter named '{}'", name);
-  return *it;
+  const auto it = by_name_.find(name);
+  CAROUSEL_CHECK(it != by_name_.end(), "no parameter named '{}'", name);
+  return *it->second;
 }
 
 std::int64_t ParameterSet::count() const {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "core/autograd/variable.h"
@@ -25,9 +26,9 @@ Init init_normal(double std);
 Init init_uniform(double low, double high);
 /// Element e of a one-dimensional parameter is values[e].
 Init init_values(std::vector<float> values);
-/// N(0, 2/(5·dim)): MODELS.md's "small", Nguyen and Salazar 2019 (arXiv:1910.05895).
+/// N(0, 2/(5·dim)): "small", Nguyen and Salazar 2019 (arXiv:1910.05895).
 Init init_small(std::int64_t dim);
-/// N with std 2/(blocks·√dim): MODELS.md's "wang", from GPT-J.
+/// N with std 2/(blocks·√dim): "wang", from GPT-J.
 Init init_wang(std::int64_t dim, std::int64_t blocks);
 /// count values from first to last inclusive.
 Init init_linspace(double first, double last, std::int64_t count);
@@ -73,6 +74,10 @@ class ParameterSet {
  public:
   /// Offsets are multiples of this many elements, so that every parameter is well aligned.
   static constexpr std::int64_t kAlignment = 64;
+
+  ParameterSet() = default;
+  ParameterSet(ParameterSet&&) = default;
+  ParameterSet& operator=(ParameterSet&&) = default;
 
   /// Declares a parameter, in the order of the forward pass; the reference stays valid. Throws
   /// InternalError on a repeated name.
@@ -126,6 +131,7 @@ class ParameterSet {
   void allocate(Device device, DType compute, std::vector<ArenaRange> masters, bool gradients);
 
   std::deque<Parameter> parameters_;  // stable addresses
+  std::unordered_map<std::string_view, const Parameter*> by_name_;
   std::int64_t replicated_begin_ = 0;
   std::int64_t arena_size_ = 0;
   std::vector<ArenaRange> master_parts_;

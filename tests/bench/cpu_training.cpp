@@ -1,6 +1,6 @@
 // CPU training speed of a 10M-parameter model against the same process's matrix products: useful
-// model FLOP/s (3 × the forward FLOPs of the scaling-law count, MODELS.md section C) over the
-// FLOP/s of a 1024³ OpenBLAS sgemm on the same threads. Medians; the last line is `ratio 0.xx`.
+// model FLOP/s (3 × the forward FLOPs of the scaling-law count) over the FLOP/s of a 1024³ OpenBLAS
+// sgemm on the same threads. Medians; the last line is `ratio 0.xx`.
 // Usage: cpu_training [steps]
 #include <algorithm>
 #include <chrono>
