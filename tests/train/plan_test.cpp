@@ -127,6 +127,26 @@ TEST(Plan, AGpuSavesItsOwnKindOfStates) {
   EXPECT_EQ(to_string(cpu, 10).find("on the GPU"), std::string::npos);
 }
 
+// The states that the cell's kernels hold while a block's backward runs: dC, and at head sizes that
+// Hopper's kernels do not take what its rounding leaves.
+TEST(Plan, CountsTheStatesThatAGpusKernelsHold) {
+  Config config = small_config();
+  config.model.family = ModelFamily::kXlstm;
+  config.model.xlstm.embedding_dim = 192;
+  config.model.xlstm.num_blocks = 2;
+  config.precision = DType::kBF16;
+  const auto states = [&](std::int64_t heads, DeviceChoice device) {
+    config.model.xlstm.mlstm.num_heads = heads;
+    config.device = device;
+    return used_by(make_plan(config, 100).memory, Role::kWorkspace);
+  };
+  const std::size_t sequences = 4;
+  EXPECT_EQ(states(2, DeviceChoice::kUseCuda) - kCudaMatmulScratch, sequences * 2 * 192 * 192 * 2);
+  EXPECT_EQ(states(1, DeviceChoice::kUseCuda) - kCudaMatmulScratch,
+            2 * (sequences * 1 * 384 * 384 * 2));
+  EXPECT_LT(states(1, DeviceChoice::kUseCpu), 384 * 384);
+}
+
 TEST(CudaPlan, PredictsWhatTrainingHoldsWithinThreePercent) {
   CAROUSEL_REQUIRE_CUDA();
   for (const DType precision : {DType::kF32, DType::kBF16}) {
