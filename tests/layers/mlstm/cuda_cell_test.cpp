@@ -19,9 +19,11 @@ using mlstm::Form;
 using mlstm::InputGate;
 using testing::CellCase;
 using testing::expect_close;
+using testing::kForms;
 using testing::kGpu;
 using testing::make_inputs;
 using testing::make_upstream;
+using testing::name_of_form;
 using testing::Named;
 using testing::oracle;
 using testing::relative_error;
@@ -29,12 +31,6 @@ using testing::run_cell;
 using testing::under_checker;
 
 using Cases = std::vector<CellCase>;
-
-constexpr Form kForms[] = {Form::kRecurrent, Form::kParallel, Form::kChunkwise};
-std::string name_of_form(Form form) {
-  constexpr const char* kNames[] = {"recurrent", "parallel", "chunkwise"};
-  return kNames[static_cast<int>(form)];
-}
 
 // The CPU's float64 chunkwise kernels, which their own tests hold against the recurrence.
 Named reference(const testing::MlstmInputs<double>& in, const testing::Upstream& up) {

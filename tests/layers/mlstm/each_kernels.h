@@ -4,11 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <iterator>
 #include <string>
 #include <vector>
 
 #include "layers/mlstm/cuda/choice.h"
-#include "layers/mlstm/kernels.h"
+#include "tests/layers/mlstm/cell_case.h"
 
 namespace carousel::testing {
 
@@ -21,7 +22,7 @@ class EachKernels : public ::testing::TestWithParam<mlstm::cuda::Kernels> {
   static std::vector<mlstm::Form> forms() {
     using mlstm::Form;
     if (GetParam() != mlstm::cuda::Kernels::kHopper) return {Form::kChunkwise};
-    return {Form::kRecurrent, Form::kParallel, Form::kChunkwise};
+    return {std::begin(kForms), std::end(kForms)};
   }
 };
 
