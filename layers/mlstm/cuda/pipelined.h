@@ -10,10 +10,10 @@
 
 namespace carousel::mlstm::cuda {
 
-/// Whether the device, the sizes and all addresses, of which none may be null, are ones that these
-/// kernels take.
+/// Whether the device, the sizes and all addresses are ones that these kernels take; only those of
+/// `optional` may be null.
 bool pipeline_takes(const carousel::cuda::Stream& stream, const Problem& problem, int chunk_blocks,
-                    std::initializer_list<const void*> addresses);
+                    std::initializer_list<const void*> needed, const void* optional = nullptr);
 
 /// As launch_tiled_states(), launch_tiled_out() with states and rests, and launch_tiled_grad() with
 /// states, at chunks of 128 tokens.

@@ -223,17 +223,17 @@ __global__ void __launch_bounds__(kThreads, 3)
 }  // namespace
 
 bool pipeline_takes(const Stream& stream, const Problem& p, int chunk_blocks,
-                    std::initializer_list<const void*> addresses) {
+                    std::initializer_list<const void*> needed, const void* optional) {
   constexpr std::size_t kStatic = kSide * sizeof(float);  // pipelined_out_kernel's
   constexpr int kSize = Vector<bf16>::kSize;
   if (most_special.load() < Kernels::kPipelined) return false;
   if (chunk_blocks != kChunkBlocks || p.dqk % kSize != 0 || p.dv % kSize != 0) return false;
   if (std::max(p.dqk, p.dv) > kMostStride / p.heads) return false;
   if (stream.info().shared_per_block < kPipeSharedBytes + kStatic) return false;
-  for (const void* address : addresses) {
+  for (const void* address : needed) {
     if (address == nullptr || !carousel::cuda::aligned16(address)) return false;
   }
-  return true;
+  return carousel::cuda::aligned16(optional);
 }
 
 void launch_pipelined_states(const Stream& stream, const Problem& p, bool forward,

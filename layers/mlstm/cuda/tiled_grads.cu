@@ -182,7 +182,8 @@ void launch_tiled_grad(const Stream& stream, const Problem& p, bool queries, int
                        const TiledGradArgs<T>& args) {
   if constexpr (sizeof(T) == 2) {
     if (pipeline_takes(stream, p, chunk_blocks,
-                       {args.rows, args.columns, args.factors, args.own, args.states})) {
+                       {args.rows, args.columns, args.factors, args.own, args.states, args.state_n},
+                       args.out)) {
       return launch_pipelined_grad(stream, p, queries, args);
     }
   }

@@ -191,7 +191,8 @@ void launch_tiled_out(const Stream& stream, const Problem& p, bool forward, int 
                       const TiledOutArgs<T>& args) {
   if constexpr (sizeof(T) == 2) {
     if (pipeline_takes(stream, p, chunk_blocks,
-                       {args.rows, args.columns, args.values, args.states, args.rests, args.out})) {
+                       {args.rows, args.columns, args.values, args.states, args.rests, args.state_n,
+                        args.out})) {
       return launch_pipelined_out(stream, p, forward, args);
     }
   }

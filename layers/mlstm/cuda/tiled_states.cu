@@ -116,7 +116,8 @@ template <class T>
 void launch_tiled_states(const Stream& stream, const Problem& p, bool forward, int chunk_blocks,
                          const TiledStateArgs<T>& args) {
   if constexpr (sizeof(T) == 2) {
-    if (pipeline_takes(stream, p, chunk_blocks, {args.columns, args.values, args.states})) {
+    if (pipeline_takes(stream, p, chunk_blocks, {args.columns, args.values, args.states},
+                       args.rests)) {
       return launch_pipelined_states(stream, p, forward, args);
     }
   }
