@@ -3,6 +3,7 @@
 // Sources: the PTX ISA, sections on cp.async, ldmatrix and mma.
 #pragma once
 
+#include "core/cuda/launch.h"
 #include "layers/mlstm/cuda/pipelined.h"
 #include "layers/mlstm/cuda/tiled.cuh"
 
@@ -15,6 +16,16 @@ inline constexpr std::size_t kPipeSharedBytes = std::size_t{kPipeStages} * kStag
 inline constexpr int kSide = kChunk;                   // rows and columns of a result
 inline constexpr int kStep = 32;                       // terms of its sums that a step adds
 inline constexpr int kMostStride = (1 << 30) / kSide;  // between the rows of a tile
+
+inline constexpr int kStepTileBytes = kSide * kStep * static_cast<int>(sizeof(__nv_bfloat16));
+
+/// The launch of a CTA for every chunk and slice of 128 columns.
+inline carousel::cuda::LaunchShape chunk_launch(const Problem& p, int slices) {
+  return {.grid = dim3(carousel::cuda::grid_size(
+              static_cast<std::int64_t>(p.units()) * p.chunks() * slices, 1)),
+          .block = kPipeThreads,
+          .shared_bytes = kPipeSharedBytes};
+}
 
 /// Rows of `width` numbers in shared memory. Their 16-byte vectors are permuted so that those that
 /// ldmatrix reads at once, of eight rows, lie in different banks.
@@ -93,26 +104,13 @@ __device__ __forceinline__ void load_factors(std::uint32_t (&b)[4], const PipeTi
   }
 }
 
-/// 16 rows × 128 columns of a warp: x[j][2h + e] is row 8h + lane / 4, column column(j) + e.
-struct WideAccumulators {
-  float x[kSide / 8][4] = {};
-
-  static __device__ int column(int j) { return 8 * j + 2 * (static_cast<int>(threadIdx.x) % 4); }
-
+/// 16 rows × 128 columns of a warp.
+struct WideAccumulators : WarpAccumulators<kSide> {
   /// Adds a · b at columns 16n …
   __device__ __forceinline__ void add(const std::uint32_t (&a)[4], const std::uint32_t (&b)[4],
                                       int n) {
     detail::mma_bf16(x[2 * n], a, b[0], b[1]);
     detail::mma_bf16(x[2 * n + 1], a, b[2], b[3]);
-  }
-  /// f(element, j, h, e).
-  template <class F>
-  __device__ void for_each(F&& f) {
-#pragma unroll
-    for (int j = 0; j < kSide / 8; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) f(x[j][i], j, i / 2, i % 2);
-    }
   }
 };
 

@@ -1,25 +1,21 @@
 // dq or dk for a chunk's 128 rows × 128 DQK columns a CTA: dh times the state before and, step by
 // step beside it, times the chunk's v; then dS·K (dSᵀ·Q) with dS = (dP·s/N + s·Δ) ⊙ D and dP =
 // dH·Vᵀ.
-#include "core/cuda/launch.h"
 #include "layers/mlstm/cuda/pipelined.cuh"
 
 namespace carousel::mlstm::cuda {
 namespace {
 
-using carousel::cuda::grid_size;
 using carousel::cuda::launch;
 using carousel::cuda::Stream;
 using bf16 = __nv_bfloat16;
-
-constexpr int kTileBytes = kSide * kStep * static_cast<int>(sizeof(bf16));
 
 struct Step {
   PipeTile<kStep> rows, columns;
   PipeTile<kSide> state;  // [DV][DQK]
 
   __device__ explicit Step(std::byte* at)
-      : rows(at), columns(at + kTileBytes), state(at + 2 * kTileBytes) {}
+      : rows(at), columns(at + kStepTileBytes), state(at + 2 * kStepTileBytes) {}
 };
 
 template <bool queries>
@@ -168,10 +164,7 @@ __global__ void __launch_bounds__(kPipeThreads, 1)
 void launch_pipelined_grad(const Stream& stream, const Problem& p, bool queries,
                            const TiledGradArgs<bf16>& args) {
   const int slices = tiled_grad_parts(p);
-  launch(queries ? "mlstm_pipelined_dq" : "mlstm_pipelined_dk", stream,
-         {.grid = dim3(grid_size(static_cast<std::int64_t>(p.units()) * p.chunks() * slices, 1)),
-          .block = kPipeThreads,
-          .shared_bytes = kPipeSharedBytes},
+  launch(queries ? "mlstm_pipelined_dq" : "mlstm_pipelined_dk", stream, chunk_launch(p, slices),
          queries ? pipelined_grads_kernel<true> : pipelined_grads_kernel<false>, p, slices, args);
 }
 

@@ -1,17 +1,13 @@
 // h, or mirrored in time dv, for a chunk's 128 rows × 128 DV columns a CTA: q times the state
 // before and, step by step beside it, times the chunk's keys; then the weighted scores times v.
-#include "core/cuda/launch.h"
 #include "layers/mlstm/cuda/pipelined.cuh"
 
 namespace carousel::mlstm::cuda {
 namespace {
 
-using carousel::cuda::grid_size;
 using carousel::cuda::launch;
 using carousel::cuda::Stream;
 using bf16 = __nv_bfloat16;
-
-constexpr int kTileBytes = kSide * kStep * static_cast<int>(sizeof(bf16));
 
 // The tiles of one step's stage.
 struct Step {
@@ -20,12 +16,12 @@ struct Step {
 
   __device__ explicit Step(std::byte* at)
       : rows(at),
-        columns(at + kTileBytes),
-        state(at + 2 * kTileBytes),
-        rest(at + 3 * kTileBytes),
-        n(reinterpret_cast<float*>(at + 4 * kTileBytes)) {}
+        columns(at + kStepTileBytes),
+        state(at + 2 * kStepTileBytes),
+        rest(at + 3 * kStepTileBytes),
+        n(reinterpret_cast<float*>(at + 4 * kStepTileBytes)) {}
 };
-static_assert(4 * kTileBytes + kStep * static_cast<int>(sizeof(float)) <= kStageBytes);
+static_assert(4 * kStepTileBytes + kStep * static_cast<int>(sizeof(float)) <= kStageBytes);
 
 __device__ void copy_normal(const Step& to, const float* n, int columns) {
   constexpr int kSize = Vector<float>::kSize;
@@ -65,15 +61,13 @@ __device__ void normalise(const Problem& p, const TiledOutArgs<bf16>& args, cons
     row_sums[h] += __shfl_xor_sync(kFullWarp, row_sums[h], 2);
     const int row = mine.row(h) % kBlock;
     const float carried = state_weight<true>(g, mine.block(), row) * normals[mine.row(h)];
-    const float denominator = p.scale * (row_sums[h] + carried);
-    const float magnitude = fabsf(denominator);
-    const float bound = g[mine.block()].bound[row];
-    const float normaliser = fmaxf(magnitude, bound) + args.eps;
-    factors[h] = p.scale / normaliser;
+    const Normaliser normaliser{p.scale * (row_sums[h] + carried), g[mine.block()].bound[row],
+                                args.eps};
+    factors[h] = p.scale / normaliser.value();
     const int token = at.chunk * kChunk + mine.row(h);
     if (at.slice == 0 && threadIdx.x % 4 == 0 && args.normaliser != nullptr && token < p.time) {
-      args.normaliser[p.row(at.unit, token)] = normaliser;
-      args.sign[p.row(at.unit, token)] = magnitude > bound ? copysignf(1.0f, denominator) : 0.0f;
+      args.normaliser[p.row(at.unit, token)] = normaliser.value();
+      args.sign[p.row(at.unit, token)] = normaliser.sign();
     }
   }
   mine.out.for_each([&](float& x, int, int h, int) { x *= factors[h]; });
@@ -142,9 +136,7 @@ void launch_pipelined_out(const Stream& stream, const Problem& p, bool forward,
                           const TiledOutArgs<bf16>& args) {
   const int slices = (p.dv + kSide - 1) / kSide;
   launch(forward ? "mlstm_pipelined_out_fwd" : "mlstm_pipelined_out_bwd", stream,
-         {.grid = dim3(grid_size(static_cast<std::int64_t>(p.units()) * p.chunks() * slices, 1)),
-          .block = kPipeThreads,
-          .shared_bytes = kPipeSharedBytes},
+         chunk_launch(p, slices),
          forward ? pipelined_out_kernel<true> : pipelined_out_kernel<false>, p, slices, args);
 }
 

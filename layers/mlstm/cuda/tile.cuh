@@ -78,25 +78,30 @@ __device__ void load_tile(SharedTile<T>& to, const TileSource<T>& from) {
   load_tile(to, from, [](int) { return 1.0f; });
 }
 
-/// A 64 × 64 product's accumulators of one thread: x[j][2h + e] is row row(h), column column(j) +
-/// e.
-struct Accumulators {
-  float x[kTile / 8][4] = {};
+/// A thread's accumulators of its warp's 16 rows: x[j][2h + e] is row lane / 4 + 8h, column
+/// column(j) + e.
+template <int columns>
+struct WarpAccumulators {
+  float x[columns / 8][4] = {};
 
-  static __device__ int row(int h) {
-    const int thread = static_cast<int>(threadIdx.x);
-    return 16 * (thread / 32) + thread % 32 / 4 + 8 * h;
-  }
   static __device__ int column(int j) { return 8 * j + 2 * (static_cast<int>(threadIdx.x) % 4); }
 
   /// f(element, j, h, e).
   template <class F>
   __device__ void for_each(F&& f) {
 #pragma unroll
-    for (int j = 0; j < kTile / 8; ++j) {
+    for (int j = 0; j < columns / 8; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) f(x[j][i], j, i / 2, i % 2);
     }
+  }
+};
+
+/// A 64 × 64 product's accumulators: of row row(h).
+struct Accumulators : WarpAccumulators<kTile> {
+  static __device__ int row(int h) {
+    const int thread = static_cast<int>(threadIdx.x);
+    return 16 * (thread / 32) + thread % 32 / 4 + 8 * h;
   }
   __device__ void scale_rows(float first, float second) {
     for_each([&](float& v, int, int h, int) { v *= h == 0 ? first : second; });

@@ -55,6 +55,17 @@ __device__ __forceinline__ void store_pair(T* row, int column, int width, float 
   if (column + 1 < width) row[column + 1] = from_float<T>(second);
 }
 
+/// What a row is divided by, of its denominator and the least that counts.
+struct Normaliser {
+  float denominator, bound, eps;
+
+  __device__ float value() const { return fmaxf(fabsf(denominator), bound) + eps; }
+  /// The denominator's where it counts, else 0.
+  __device__ float sign() const {
+    return fabsf(denominator) > bound ? copysignf(1.0f, denominator) : 0.0f;
+  }
+};
+
 /// The blocks of a row block's chunk that it meets: from itself towards the chunk's begin (forward)
 /// or end, in walking order.
 struct ChunkRange {

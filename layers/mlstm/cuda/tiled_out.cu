@@ -130,15 +130,13 @@ struct Out {
       row_sums[h] += __shfl_xor_sync(kFullWarp, row_sums[h], 2);
       const int row = Accumulators::row(h);
       const float carried = args.states == nullptr ? 0.0f : state_weight(row) * normals[row];
-      const float denominator = p.scale * (row_sums[h] + carried);
-      const float magnitude = fabsf(denominator);
-      const float bound = gates(block).bound[row];
-      const float normaliser = fmaxf(magnitude, bound) + args.eps;
-      factors[h] = p.scale / normaliser;
+      const Normaliser normaliser{p.scale * (row_sums[h] + carried), gates(block).bound[row],
+                                  args.eps};
+      factors[h] = p.scale / normaliser.value();
       const int token = block * kBlock + row;
       if (slice == 0 && threadIdx.x % 4 == 0 && args.normaliser != nullptr && token < p.time) {
-        args.normaliser[p.row(unit, token)] = normaliser;
-        args.sign[p.row(unit, token)] = magnitude > bound ? copysignf(1.0f, denominator) : 0.0f;
+        args.normaliser[p.row(unit, token)] = normaliser.value();
+        args.sign[p.row(unit, token)] = normaliser.sign();
       }
     }
 #pragma unroll
